@@ -1,0 +1,384 @@
+"""What plugins implement, and the kernel that they receive.
+
+Async lives in the methods of these objects; the hooks that register them (`hookspecs`) are plain functions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from .errors import LollmsError
+from .types import Chunk, Event, GenerateRequest, GpuNeed, ModelInfo, Parameters
+
+if TYPE_CHECKING:
+    from .config.schema import MainConfig
+
+Isolation = Literal["process", "inline"]
+
+Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
+"""Marks a settings field that no listing, log or error may show."""
+
+
+# --- bindings ---------------------------------------------------------------------------------------------
+
+
+class BindingCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listing says of a binding type (the published `binding_card` fields)."""
+
+    display_name: str
+    version: str
+    author: str
+    description: str
+    requirements: tuple[str, ...] = ()
+    supports_streaming: bool = True
+    documentation_url: str | None = None
+    supported_input_modalities: tuple[str, ...] = ("text",)
+    supported_output_modalities: tuple[str, ...] = ("text",)
+
+
+class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every instance file may hold; a binding adds its own fields in a subclass.
+
+    Mark secrets with `Secret`. A field's description and range go into `Annotated[..., msgspec.Meta(...)]`.
+    """
+
+    type: str
+    binding_instance_name: str
+    default_model: str | None = None
+
+
+class BindingContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a binding may know of its surroundings: plain values, since it may run in another process."""
+
+    models_folder: Path
+    root: Path
+    """Relative paths of settings are relative to this folder (the parent of the configuration folder)."""
+    default_context_size: int = 4096
+    default_max_output_tokens: int = 1024
+
+
+class Binding(ABC):
+    """One configured connection to an engine that generates.
+
+    The object exists twice when `isolation` is "process": in the server, where only `gpu_need`, `parallel`,
+    `unavailable_reason` and the class attributes are used, and opened in a worker, where all the rest runs.
+    So neither the module nor `__init__` may import the engine; import it in `open` or `load`.
+    """
+
+    type_name: ClassVar[str]
+    card: ClassVar[BindingCard]
+    Settings: ClassVar[type[InstanceSettings]] = InstanceSettings
+
+    def __init__(self, settings: Any, context: BindingContext) -> None:
+        self.settings = settings
+        self.context = context
+
+    @property
+    def name(self) -> str:
+        """The instance's name."""
+        return str(self.settings.binding_instance_name)
+
+    @property
+    def isolation(self) -> Isolation:
+        """Whether this instance runs in a worker process of its own (engines) or in the server (thin clients)."""
+        return "inline"
+
+    @property
+    def parallel(self) -> int | None:
+        """How many requests it works on at once; more wait in its queue. None: no limit of its own."""
+        return None
+
+    @classmethod
+    def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
+        """Instances (name to settings) that exist when the configuration has no `bindings_map` at all."""
+        return {}
+
+    @classmethod
+    def unavailable_reason(cls) -> LollmsError | None:
+        """Why this type cannot work on this machine, with the cure as hint; looks, never imports the engine."""
+        return None
+
+    def gpu_need(self, request: GenerateRequest) -> GpuNeed:
+        """What this request wants of the GPU."""
+        return GpuNeed()
+
+    async def open(self) -> None:  # noqa: B027 - a hook with a default, not a forgotten abstract method
+        """Get ready. Raise a LollmsError with the cure if that cannot work; must not wait for slow services."""
+
+    async def close(self) -> None:  # noqa: B027
+        """Give everything back."""
+
+    @abstractmethod
+    async def list_models(self) -> list[ModelInfo]:
+        """The models that `generate` accepts as `request.model`."""
+
+    async def get_model_info(self, model: str | None = None) -> ModelInfo:
+        """What is known of a model, by default the instance's own. Raises ModelNotFound."""
+        from .errors import ModelNotFound
+
+        models = await self.list_models()
+        wanted = model or self.settings.default_model
+        for info in models:
+            if wanted is None or info.name == wanted:
+                return info
+        known = ", ".join(info.name for info in models[:5]) or "none"
+        raise ModelNotFound(
+            f"Binding '{self.name}' has no model '{wanted}'.", hint=f"It has: {known}."
+        )
+
+    async def load(self, model: str) -> None:  # noqa: B027
+        """Make `model` ready for `generate`. Raises ModelNotFound or ModelLoadFailed."""
+
+    async def unload(self) -> None:  # noqa: B027
+        """Give the memory of every loaded model back."""
+
+    def supports_role(self, media_type: str, role: str) -> bool:
+        """Whether an input of this type may have this role."""
+        return True
+
+    @abstractmethod
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Stream the answer, ending with Finished; raise a LollmsError if it cannot.
+
+        Being closed or cancelled means "stop now": the engine must stop within one step.
+        """
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """A binding that gives token ids."""
+
+    async def tokenize(self, text: str, model: str | None, add_bos: bool, add_eos: bool) -> list[int]:
+        """The token ids of `text`."""
+
+    async def detokenize(self, tokens: list[int], model: str | None) -> str:
+        """The text of token ids."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A binding that gives embedding vectors."""
+
+    async def embed(self, texts: list[str], model: str | None) -> list[list[float]]:
+        """One vector for each text."""
+
+
+# --- personalities ----------------------------------------------------------------------------------------
+
+
+class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a personality. `id` is what requests name and listings use as key."""
+
+    id: str
+    name: str
+    author: str = "Unknown"
+    version: str = "1.0"
+    description: str = ""
+    category: str = "generic"
+    language: str = "english"
+    tags: tuple[str, ...] = ()
+    icon: str = "default.png"
+    is_scripted: bool = False
+    folder: str | None = None
+    """The folder's own name (never a path): `personalities_config` uses it as key."""
+    conditioning: str = ""
+    welcome_message: str = ""
+    disclaimer: str = ""
+    user_name: str = "user"
+    user_message_prefix: str = "User"
+    ai_message_prefix: str = "Assistant"
+    link_text: str = "\n"
+    anti_prompts: tuple[str, ...] = ()
+    prompts_list: tuple[str, ...] = ()
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    """Generation defaults; a request's own parameters win over them."""
+
+
+class Personality:
+    """Instructions (and perhaps a program) between a request and the binding."""
+
+    def __init__(self, card: PersonalityCard) -> None:
+        self.card = card
+
+    def condition(self, request: GenerateRequest) -> GenerateRequest:
+        """The request with this personality's conditioning and parameters; what the request says itself wins."""
+        own = self.card.conditioning if request.system_message is None else request.system_message
+        system = "\n\n".join(part.strip() for part in (request.system or "", own) if part.strip())
+        return msgspec.structs.replace(
+            request,
+            system=system or None,
+            system_message=None,
+            parameters={**self.card.parameters, **request.parameters},
+        )
+
+    async def run(self, request: GenerateRequest, context: PersonalityContext) -> AsyncGenerator[Chunk, None]:
+        """Stream the answer. A scripted personality overrides this and may call `context.generate` often."""
+        async with aclosing(context.generate(self.condition(request))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+class PersonalityContext(Protocol):
+    """What a running personality may use."""
+
+    kernel: Kernel
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Choose the binding, wait for its turn and stream its answer."""
+
+
+# --- functions --------------------------------------------------------------------------------------------
+
+
+class Function(ABC):
+    """A tool that personalities and models may call. `schema` is a JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    schema: Mapping[str, Any]
+
+    @abstractmethod
+    async def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Run it. Raises InvalidRequest for wrong arguments."""
+
+
+# --- GPU --------------------------------------------------------------------------------------------------
+
+
+class GpuStrategy(ABC):
+    """Decides how many pieces of work share the GPU."""
+
+    name: ClassVar[str]
+
+    def __init__(self, limit: int, queue_timeout: float) -> None:
+        self.limit = limit
+        self.queue_timeout = queue_timeout
+
+    @abstractmethod
+    def lease(self, binding: str, need: GpuNeed) -> AbstractAsyncContextManager[None]:
+        """Hold the GPU while inside. Raises QueueTimeout; what the body raises passes through unchanged."""
+
+    @abstractmethod
+    def status(self) -> Mapping[str, Any]:
+        """Figures for listings: at least `active` and `waiting`."""
+
+
+# --- transports -------------------------------------------------------------------------------------------
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A port of its own that a transport serves on the same event loop. `app` is an ASGI application."""
+
+    port: int
+    app: Any
+    host: str | None = None
+
+
+class TransportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section `transports.<name>`; a transport adds its own fields in a subclass."""
+
+    enabled: bool = True
+
+
+class Transport(ABC):
+    """One wire protocol. It decodes requests, calls `kernel.stream` and encodes chunks; nothing else."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[TransportSettings]] = TransportSettings
+
+    def __init__(self, kernel: Kernel, settings: Any) -> None:
+        self.kernel = kernel
+        self.settings = settings
+
+    @property
+    def prefixes(self) -> Sequence[str]:
+        """Path prefixes that this transport answers on the main port: errors there get its shape."""
+        return ()
+
+    @property
+    def open_paths(self) -> Sequence[str]:
+        """Exact paths that need no API key."""
+        return ()
+
+    def route_handlers(self) -> Sequence[Any]:
+        """Litestar route handlers for the main port."""
+        return ()
+
+    def listeners(self) -> Sequence[Listener]:
+        """Ports of its own."""
+        return ()
+
+    def error_body(self, error: LollmsError) -> tuple[bytes, str]:
+        """An error in this protocol's shape: body and content type. Default: `{"detail": …}`."""
+        return msgspec.json.encode({"detail": error.detail}), "application/json"
+
+    async def open(self) -> None:  # noqa: B027
+        """Start what runs beside requests."""
+
+    async def close(self) -> None:  # noqa: B027
+        """End it; called before bindings are closed."""
+
+
+# --- the kernel, as plugins see it --------------------------------------------------------------------------
+
+
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured binding instance as listings show it. `settings` holds no secret."""
+
+    name: str
+    type: str
+    state: Literal["ready", "starting", "failed"]
+    settings: dict[str, Any]
+    error: str | None = None
+    hint: str | None = None
+
+
+class Kernel(Protocol):
+    """What transports, personalities and `lifespan` hooks receive."""
+
+    config: MainConfig
+    root: Path
+
+    def stream(self, request: GenerateRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+        """The only way in. Entering waits until the first chunk is there, so that whatever is wrong before it
+        is raised; after it errors arrive as Failed. Leaving stops the work and frees everything it held."""
+
+    def cancel(self, request_id: str, tenant: str | None = None) -> bool:
+        """Stop a running request; False if none of this id (and tenant) runs."""
+
+    @property
+    def binding_types(self) -> Mapping[str, type[Binding]]:
+        """Type name to class, of every installed plugin."""
+
+    @property
+    def personalities(self) -> Mapping[str, Personality]:
+        """Id to personality, the enabled ones."""
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """Name to function."""
+
+    def instances(self) -> list[InstanceStatus]:
+        """Every configured binding instance, whatever its state."""
+
+    def default_binding(self, generation_type: str) -> str | None:
+        """The instance that serves this kind of generation when a request names none."""
+
+    def binding(self, name: str) -> Binding:
+        """A ready instance. Raises BindingNotFound or BindingUnavailable."""
+
+    def find_personality(self, name: str) -> Personality:
+        """By id, name or folder. Raises PersonalityNotFound."""
+
+    def observe(self, event: Event) -> None:
+        """Tell every `observe` hook."""
+
+
+Register = Callable[[Any], None]
+"""What a register hook receives: call it once for each object."""

@@ -128,9 +128,7 @@ class Binding(ABC):
             if wanted is None or info.name == wanted:
                 return info
         known = ", ".join(info.name for info in models[:5]) or "none"
-        raise ModelNotFound(
-            f"Binding '{self.name}' has no model '{wanted}'.", hint=f"It has: {known}."
-        )
+        raise ModelNotFound(f"Binding '{self.name}' has no model '{wanted}'.", hint=f"It has: {known}.")
 
     async def load(self, model: str) -> None:  # noqa: B027
         """Make `model` ready for `generate`. Raises ModelNotFound or ModelLoadFailed."""

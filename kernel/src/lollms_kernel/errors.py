@@ -14,6 +14,7 @@
      │  ├ ModelNotFound            404 model_not_found
      │  └ PersonalityNotFound      404 personality_not_found
      ├ QueueTimeout                408 queue_timeout          retryable
+     ├ Cancelled                   499 cancelled
      ├ PayloadTooLarge             413 payload_too_large
      ├ NotSupported                501 not_supported
      ├ Unavailable                 503 unavailable            retryable
@@ -153,6 +154,13 @@ class QueueTimeout(LollmsError):
     code = "queue_timeout"
     status = 408
     retryable = True
+
+
+class Cancelled(LollmsError):
+    """Somebody with the right to do so stopped the request."""
+
+    code = "cancelled"
+    status = 499
 
 
 class PayloadTooLarge(LollmsError):

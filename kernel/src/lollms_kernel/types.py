@@ -100,13 +100,13 @@ class Timings(msgspec.Struct, frozen=True):
     total: float | None = None
 
 
-class TextDelta(msgspec.Struct, frozen=True, tag="text"):
+class TextDelta(msgspec.Struct, frozen=True, tag_field="kind", tag="text"):
     """The next piece of visible text."""
 
     text: str
 
 
-class ThoughtDelta(msgspec.Struct, frozen=True, tag="thought"):
+class ThoughtDelta(msgspec.Struct, frozen=True, tag_field="kind", tag="thought"):
     """The next piece of a reasoning block; `end` is set on the last piece of block number `block`."""
 
     text: str
@@ -114,7 +114,7 @@ class ThoughtDelta(msgspec.Struct, frozen=True, tag="thought"):
     end: Literal["", "closed", "incomplete"] = ""
 
 
-class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
+class ToolCall(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_call"):
     """The model asks for a function; `arguments` is JSON text."""
 
     id: str
@@ -123,13 +123,13 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
     index: int = 0
 
 
-class Info(msgspec.Struct, frozen=True, tag="info"):
+class Info(msgspec.Struct, frozen=True, tag_field="kind", tag="info"):
     """Something to show to the user while work goes on."""
 
     content: str | dict[str, Any]
 
 
-class Notice(msgspec.Struct, frozen=True, tag="notice"):
+class Notice(msgspec.Struct, frozen=True, tag_field="kind", tag="notice"):
     """The server did something differently from what was asked; transports put it into the metadata."""
 
     code: str
@@ -137,7 +137,7 @@ class Notice(msgspec.Struct, frozen=True, tag="notice"):
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Progress(msgspec.Struct, frozen=True, tag="progress"):
+class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="progress"):
     """Step `step` of `total` is done; `preview` is a small image where the binding makes one."""
 
     step: int
@@ -146,7 +146,7 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     mime_type: str | None = None
 
 
-class Output(msgspec.Struct, frozen=True, tag="output"):
+class Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output"):
     """One finished piece of output that is not streamed text: media as bytes, or any JSON value."""
 
     type: str
@@ -155,7 +155,7 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
+class Finished(msgspec.Struct, frozen=True, tag_field="kind", tag="finished"):
     """The generation ended well. `reason` is stop, length, tool_calls or content_filter."""
 
     reason: str = "stop"
@@ -164,7 +164,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, tag_field="kind", tag="failed"):
     """The generation ended badly after it had begun; fields as in `errors.LollmsError`."""
 
     code: str

@@ -1,0 +1,47 @@
+# One word per chore. Everything is installed into .venv; each chore is safe to repeat.
+# PYTHON=/path/to/python chooses the interpreter for .venv, ARGS='…' is handed to serve, test and bench.
+.POSIX:
+.PHONY: all install engine serve test lint fix bench docs clean
+
+BIN = .venv/bin
+CODE = kernel plugins tests benchmarks
+ARGS =
+
+all: test lint
+
+install:
+	@sh tools/install.sh run
+
+engine:
+	@sh tools/install.sh engine
+
+serve: install
+	@$(BIN)/lollms serve $(ARGS)
+
+test:
+	@sh tools/install.sh test
+	$(BIN)/pytest $(ARGS)
+
+lint:
+	@sh tools/install.sh lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix:
+	@sh tools/install.sh lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench:
+	@sh tools/install.sh test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs:
+	@sh tools/install.sh lint
+	$(BIN)/python -m lollms_kernel.config.reference > docs/configuration.md
+	$(BIN)/python -m lollms_kernel.cli.reference > docs/cli.md
+
+clean:
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist uv.lock
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

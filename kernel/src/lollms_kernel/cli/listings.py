@@ -1,0 +1,152 @@
+"""`lollms plugins`, `bindings`, `models` and `personalities`: what there is, without a running server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from ..errors import BindingUnavailable, LollmsError
+from . import options
+from .tables import format_json, show
+
+if TYPE_CHECKING:
+    from ..kernel import LocalKernel
+
+LIST_TIMEOUT = 60.0
+"""How long an instance may take to name its models; a worker starts in that time too."""
+
+
+@click.command()
+@options.as_json
+def plugins(as_json: bool) -> None:
+    """List the plugins, broken ones with error and cure."""
+    from ..plugins import load_plugins
+    from .opening import quiet
+
+    quiet()
+    rows = [msgspec.to_builtins(plugin) for plugin in load_plugins().plugins]
+    show(
+        rows,
+        ("name", "version", "state", "hooks", "error", "hint"),
+        as_json=as_json,
+        empty="There is no plugin.",
+    )
+
+
+@click.command()
+@options.config_dir
+@options.as_json
+def bindings(config_dir: Path, as_json: bool) -> None:
+    """List the engines: binding types and configured instances."""
+    from .opening import build_kernel
+
+    kernel = build_kernel(config_dir)
+    types = [_type_row(kind) for kind in kernel.binding_types.values()]
+    instances = [_instance_row(instance) for instance in kernel.instances()]
+    if as_json:
+        click.echo(format_json({"types": types, "instances": instances}))
+        return
+    show(
+        [{"kind": "type", **row} for row in types],
+        ("kind", "name", "version", "state", "description", "error", "hint"),
+        as_json=False,
+        empty="No plugin brings a binding; 'lollms plugins' shows what is installed.",
+    )
+    show(
+        [{"kind": "instance", **row} for row in instances],
+        ("kind", "name", "type", "state", "default_model", "error", "hint"),
+        as_json=False,
+        empty="No instance is configured.",
+    )
+
+
+def _type_row(kind: Any) -> dict[str, Any]:
+    missing = kind.unavailable_reason()
+    return {
+        "name": kind.type_name,
+        **msgspec.to_builtins(kind.card),
+        "state": "unavailable" if missing else "available",
+        "error": missing.message if missing else None,
+        "hint": missing.hint if missing else None,
+    }
+
+
+def _instance_row(instance: Any) -> dict[str, Any]:
+    row = msgspec.to_builtins(instance)
+    state = "failed" if instance.state == "failed" else "configured"  # nothing was started to look
+    return {**row, "state": state, "default_model": instance.settings.get("default_model")}
+
+
+@click.command()
+@click.argument("instance", required=False)
+@options.config_dir
+@options.as_json
+def models(instance: str | None, config_dir: Path, as_json: bool) -> None:
+    """List the models.
+
+    Those of INSTANCE, or of every binding instance.
+    """
+    from .opening import build_kernel
+
+    kernel = build_kernel(config_dir)
+    rows, problems = asyncio.run(_models(kernel, instance))
+    for problem in problems:
+        if instance is not None:
+            raise problem
+        click.echo(f"lollms: {problem.detail}", err=True)
+    show(
+        rows,
+        ("instance", "name", "model_type", "context_size", "size", "quantization_level"),
+        as_json=as_json,
+        empty="There is no model; put a GGUF file into the folder 'gguf' of paths.models_folder.",
+    )
+
+
+async def _models(kernel: LocalKernel, only: str | None) -> tuple[list[dict[str, Any]], list[LollmsError]]:
+    """Rows of all instances asked at once, and what went wrong with the others."""
+    async with kernel:
+        names = [only] if only is not None else [instance.name for instance in kernel.instances()]
+        results = await asyncio.gather(*(_models_of(kernel, name) for name in names), return_exceptions=True)
+    rows: list[dict[str, Any]] = []
+    problems: list[LollmsError] = []
+    for result in results:
+        if isinstance(result, LollmsError):
+            problems.append(result)
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            rows += result
+    return rows, problems
+
+
+async def _models_of(kernel: LocalKernel, instance: str) -> list[dict[str, Any]]:
+    try:
+        async with asyncio.timeout(LIST_TIMEOUT):
+            found = await kernel.binding(instance).list_models()
+    except TimeoutError:
+        raise BindingUnavailable(
+            f"Binding instance '{instance}' did not name its models within {LIST_TIMEOUT:.0f} s.",
+            hint="'lollms doctor' may know why.",
+        ) from None
+    return [{"instance": instance, **msgspec.to_builtins(model)} for model in found]
+
+
+@click.command()
+@options.config_dir
+@options.as_json
+def personalities(config_dir: Path, as_json: bool) -> None:
+    """List the enabled personalities."""
+    from .opening import build_kernel
+
+    cards = [personality.card for personality in build_kernel(config_dir).personalities.values()]
+    rows = [msgspec.to_builtins(card) for card in sorted(cards, key=lambda card: card.id)]
+    show(
+        rows,
+        ("id", "name", "category", "language", "description"),
+        as_json=as_json,
+        empty="There is no personality; put a folder with a config.yaml into paths.personalities_folder.",
+    )

@@ -1,0 +1,48 @@
+"""`python -m lollms_kernel.cli.reference` prints docs/cli.md: the help page of every built-in command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from .group import MODULES, CommandGroup, main
+
+WIDTH = 100
+
+INTRODUCTION = """\
+# The `lollms` command
+
+Written by `make docs` from the commands themselves. Plugins may add more commands.
+
+Every command ends with one of these exit codes: 0 it worked, 1 it failed, 2 the configuration or the command line
+is wrong, 130 Ctrl-C. What is wrong goes to stderr as one line that starts with `lollms:` and names the cure.
+"""
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    assert isinstance(main, CommandGroup)
+    with click.Context(main, info_name="lollms", terminal_width=WIDTH, **main.context_settings) as context:
+        pages = [INTRODUCTION, *(_page(context, main, name) for name in MODULES)]
+    return "\n".join(pages)
+
+
+def _page(parent: click.Context, group: CommandGroup, name: str) -> str:
+    command = group.get_command(parent, name)
+    assert command is not None
+    with click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH) as context:
+        return "\n".join(_lines(name, command.get_help(context)))
+
+
+def _lines(name: str, text: str) -> Iterator[str]:
+    yield f"## `lollms {name}`"
+    yield ""
+    yield "```text"
+    yield from (line.rstrip() for line in text.splitlines())
+    yield "```"
+    yield ""
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)

@@ -1,0 +1,197 @@
+"""The one gate in front of every route, for HTTP and WebSocket alike.
+
+In this order: Host (against DNS rebinding), CORS preflight, body size, API key, Origin. A request that carries
+a valid key may come from any origin, since no browser adds a key by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from .config.schema import MainConfig
+from .contracts import Transport
+from .errors import Forbidden, InvalidRequest, LollmsError, PayloadTooLarge, Unauthorized
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+PREFLIGHT_MAX_AGE = 600
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Gate:
+    """Wraps an ASGI application; what it refuses never reaches a route."""
+
+    def __init__(self, app: AsgiApp, config: MainConfig, host: str, transports: Sequence[Transport]) -> None:
+        self._app = app
+        self._origins = frozenset(config.server.allowed_origins)
+        self._max_body = config.server.max_body_size
+        self._keys = [_digest(key) for key in config.security.allowed_api_keys]
+        self._hosts = _allowed_hosts(host, config.server.allowed_hosts)
+        self._open = frozenset(path for transport in transports for path in transport.open_paths)
+        self._open_folders = tuple(path[:-1] for path in self._open if path.endswith("/*"))
+        pairs = [(prefix, transport) for transport in transports for prefix in transport.prefixes]
+        self._shapes = sorted(pairs, key=lambda pair: -len(pair[0]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through or answer it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = _headers(scope)
+        origin = headers.get("origin")
+        if scope["type"] == "http" and origin is not None:
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                await self._preflight(origin, headers, send)
+                return
+            if origin in self._origins:
+                send = _with_cors(send, origin)
+        try:
+            scope.setdefault("state", {})["tenant"] = self._check(scope, headers)
+        except LollmsError as error:
+            await self._refuse(error, scope, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope, headers: dict[str, str]) -> str:
+        """The tenant's id. Raises what is wrong."""
+        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+            raise InvalidRequest(
+                f"Host '{headers.get('host', '')[:100]}' is not this server.",
+                hint="Add the name to server.allowed_hosts.",
+            )
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self._max_body:
+            raise PayloadTooLarge(
+                f"The body has {length} bytes; at most {self._max_body} are allowed.",
+                hint="Send less or raise server.max_body_size.",
+            )
+        tenant = "" if self._is_open(scope["path"]) else self._authenticate(headers)
+        if not tenant:
+            self._check_origin(scope, headers)
+        return tenant
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open or (bool(self._open_folders) and path.startswith(self._open_folders))
+
+    def _authenticate(self, headers: dict[str, str]) -> str:
+        if not self._keys:
+            return ""
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        key = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
+        if not key:
+            raise Forbidden("API Key required but not provided.")
+        digest = _digest(key)
+        # every key is compared, each in constant time, so that time tells nothing about which one came close
+        if not sum(hmac.compare_digest(digest, known) for known in self._keys):
+            raise Unauthorized("Invalid API Key provided.")
+        return digest.hex()[:16]
+
+    def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Keep web pages of other origins from using a server without keys: CORS alone would let them post."""
+        origin = headers.get("origin")
+        if (
+            origin is None
+            or origin in self._origins
+            or (scope["type"] == "http" and scope["method"] in _SAFE_METHODS)
+        ):
+            return
+        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            raise Forbidden(
+                f"Origin '{origin[:100]}' is not allowed.",
+                hint="Add it to server.allowed_origins, or send an API key.",
+            )
+
+    async def _preflight(self, origin: str, headers: dict[str, str], send: Send) -> None:
+        allowed = origin in self._origins
+        answer = [
+            ("access-control-allow-methods", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+            ("access-control-max-age", str(PREFLIGHT_MAX_AGE)),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-allow-headers", headers.get("access-control-request-headers", "")),
+            ("vary", "Origin"),
+        ]
+        if allowed:
+            answer.append(("access-control-allow-origin", origin))
+        body = b"OK" if allowed else b"Disallowed CORS origin"
+        await _respond(send, 200 if allowed else 400, body, "text/plain; charset=utf-8", answer)
+
+    async def _refuse(self, error: LollmsError, scope: Scope, send: Send) -> None:
+        body, content_type = self._shape(error, scope["path"])
+        extra = [("retry-after", str(int(error.retry_after)))] if error.retry_after else []
+        if scope["type"] == "http":
+            await _respond(send, error.status, body, content_type, [*extra, ("connection", "close")])
+        elif "websocket.http.response" in scope.get("extensions", {}):
+            await _respond(send, error.status, body, content_type, extra, kind="websocket.http.response")
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
+
+    def _shape(self, error: LollmsError, path: str) -> tuple[bytes, str]:
+        for prefix, transport in self._shapes:
+            if path.startswith(prefix):
+                return transport.error_body(error)
+        return Transport.error_body(None, error)  # type: ignore[arg-type]  # the default shape needs no transport
+
+
+def _allowed_hosts(host: str, configured: Sequence[str]) -> frozenset[str] | None:
+    """Names that may stand in the Host header; None: any, for servers that others reach by names we cannot know."""
+    try:
+        loopback = host in LOOPBACK_NAMES or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not configured:
+        return None
+    return LOOPBACK_NAMES | {host.lower()} | {name.lower() for name in configured}
+
+
+def _host_name(header: str) -> str:
+    return (urlsplit(f"//{header}").hostname or "").lower() if _is_plausible(header) else ""
+
+
+def _is_plausible(header: str) -> bool:
+    return bool(header) and header.count("[") == header.count("]") <= 1 and header.isprintable()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _with_cors(send: Send, origin: str) -> Send:
+    added = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"vary", b"Origin"),
+    ]
+
+    async def with_cors(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *added]
+        await send(message)
+
+    return with_cors
+
+
+async def _respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: str,
+    extra: Sequence[tuple[str, str]],
+    kind: str = "http.response",
+) -> None:
+    pairs = [("content-type", content_type), ("content-length", str(len(body))), *extra]
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

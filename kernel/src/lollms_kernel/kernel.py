@@ -1,0 +1,258 @@
+"""The kernel in this process: it owns plugins, bindings, queue and running requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from .admission import FairQueue
+from .config.decode import convert
+from .config.load import LoadedConfig
+from .config.schema import MainConfig
+from .contracts import (
+    Binding,
+    Function,
+    GpuStrategy,
+    InstanceStatus,
+    Personality,
+    PersonalityCard,
+    Transport,
+)
+from .errors import (
+    Cancelled,
+    ConfigError,
+    NoBindingConfigured,
+    PersonalityNotFound,
+    ShuttingDown,
+)
+from .instances import Instance, Instances
+from .pipeline import OUTPUT_OF, RunningStream
+from .plugins import PluginSet
+from .types import Event, GenerateRequest
+
+logger = logging.getLogger(__name__)
+
+_PLAIN = Personality(PersonalityCard(id="", name=""))
+_FALLBACK_DEFAULTS = {"i2i": ("tti",), "audio2audio": ("tts", "stt")}
+
+
+class LocalKernel:
+    """Use it as an async context manager: inside, bindings are open and `stream` answers requests."""
+
+    def __init__(self, loaded: LoadedConfig, plugins: PluginSet) -> None:
+        self.loaded = loaded
+        self.config: MainConfig = loaded.resolved_main()
+        self.root: Path = loaded.root
+        self.plugins = plugins
+        self._binding_types: dict[str, type[Binding]] = {}
+        self._personalities: dict[str, Personality] = {}
+        self._functions: dict[str, Function] = {}
+        self._transport_types: dict[str, type[Transport]] = {}
+        self._streams: set[RunningStream] = set()
+        self._draining = False
+        self._lifespan = AsyncExitStack()
+        self._register()
+        self._instances = Instances(loaded, self._binding_types, self.observe)
+        self._instances.build()
+        limits = self.config.resource_manager
+        self.admission = FairQueue(
+            running=limits.max_running, waiting=limits.max_waiting, timeout=limits.queue_timeout
+        )
+        self.gpu = self._strategies[limits.gpu_strategy](limits.gpu_limit, limits.queue_timeout)
+
+    # --- lifetime ---
+
+    async def __aenter__(self) -> LocalKernel:
+        await self._lifespan.__aenter__()
+        try:
+            self._lifespan.push_async_callback(self._instances.close)
+            await self._instances.open()
+            for name, context in self.plugins.call_each("lifespan", {"kernel": self}):
+                if context is not None:
+                    logger.debug("entering the lifespan of %s", name)
+                    await self._lifespan.enter_async_context(context)
+        except BaseException:
+            await self._lifespan.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain(0)
+        await self._lifespan.aclose()
+
+    async def drain(self, grace: float) -> None:
+        """Take no new request; let the running ones end within `grace` seconds, then end them with ShuttingDown."""
+        self._draining = True
+        await self._all_ended(grace)
+        for stream in list(self._streams):
+            stream.interrupt.trip(ShuttingDown("The server is stopping.", hint="Try again when it is back."))
+        await self._all_ended(grace + 1.0)
+
+    async def _all_ended(self, timeout: float) -> None:
+        ended = [asyncio.ensure_future(stream.ended.wait()) for stream in self._streams]
+        if ended:
+            _, late = await asyncio.wait(ended, timeout=timeout)
+            for waiter in late:
+                waiter.cancel()
+
+    # --- requests ---
+
+    def stream(self, request: GenerateRequest) -> RunningStream:
+        """See `contracts.Kernel.stream`."""
+        if self._draining:
+            raise ShuttingDown("The server is stopping.", hint="Try again when it is back.", retry_after=5)
+        stream = RunningStream(self, request, self.admission, self.gpu)
+        self._streams.add(stream)
+        return stream
+
+    def forget(self, stream: RunningStream) -> None:
+        """A stream has ended."""
+        self._streams.discard(stream)
+
+    def cancel(self, request_id: str, tenant: str | None = None) -> bool:
+        """See `contracts.Kernel.cancel`."""
+        hit = False
+        for stream in list(self._streams):
+            request = stream.request
+            if request.id == request_id and tenant in (None, request.tenant):
+                stream.interrupt.trip(Cancelled("The request was cancelled."))
+                hit = True
+        return hit
+
+    def choose_instance(self, request: GenerateRequest) -> Instance:
+        """The instance that shall serve the request. Raises BindingNotFound or NoBindingConfigured."""
+        name = request.binding
+        if name is None:
+            listing = {status.name: status for status in self.instances()}
+            name = self.plugins.manager.hook.select_binding(
+                request=request, bindings=MappingProxyType(listing)
+            )
+        if name is None:
+            name = self.default_binding(request.generation_type)
+        if name is None:
+            raise NoBindingConfigured(
+                "Could not determine binding instance for the request. Check defaults or request parameters.",
+                hint=f"Set defaults.{request.generation_type}_binding in the main configuration or name a binding.",
+            )
+        return self._instances.get(name)
+
+    # --- what there is ---
+
+    @property
+    def binding_types(self) -> Mapping[str, type[Binding]]:
+        """See `contracts.Kernel.binding_types`."""
+        return MappingProxyType(self._binding_types)
+
+    @property
+    def personalities(self) -> Mapping[str, Personality]:
+        """See `contracts.Kernel.personalities`."""
+        return MappingProxyType(self._personalities)
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """See `contracts.Kernel.functions`."""
+        return MappingProxyType(self._functions)
+
+    @property
+    def transport_types(self) -> Mapping[str, type[Transport]]:
+        """Name to class of every installed protocol."""
+        return MappingProxyType(self._transport_types)
+
+    def instances(self) -> list[InstanceStatus]:
+        """See `contracts.Kernel.instances`."""
+        return [instance.status() for instance in self._instances]
+
+    def binding(self, name: str) -> Binding:
+        """See `contracts.Kernel.binding`."""
+        return self._instances.get(name).ready()
+
+    def default_binding(self, generation_type: str) -> str | None:
+        """See `contracts.Kernel.default_binding`."""
+        for kind in (generation_type, *_FALLBACK_DEFAULTS.get(generation_type, ())):
+            name: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
+            if name is not None:
+                return name
+        if self._instances.builtin:
+            wanted = OUTPUT_OF[generation_type]
+            for instance in self._instances:
+                card = self._binding_types[instance.type_name].card
+                if generation_type == "ttt" and wanted in card.supported_output_modalities:
+                    return instance.name
+        return None
+
+    def find_personality(self, name: str) -> Personality:
+        """See `contracts.Kernel.find_personality`."""
+        found = self._personalities.get(name)
+        if found is not None:
+            return found
+        by_id = sorted(self._personalities.values(), key=lambda personality: personality.card.id)
+        for key in (lambda card: card.name, lambda card: card.folder, lambda card: card.name.casefold()):
+            for personality in by_id:
+                if key(personality.card) in (name, name.casefold()):
+                    return personality
+        raise PersonalityNotFound(
+            f"Personality '{name}' not found or disabled.", hint="GET /api/v1/list_personalities lists them."
+        )
+
+    def find_personality_or_plain(self, name: str | None) -> Personality:
+        """The personality, or one that adds nothing when none is named."""
+        return self.find_personality(name) if name else _PLAIN
+
+    def observe(self, event: Event) -> None:
+        """Tell the log and every `observe` hook."""
+        level = logging.DEBUG if event.name == "started" else logging.INFO
+        logger.log(level, event.name, extra={"facts": event.data})
+        for _ in self.plugins.call_each("observe", {"event": event}):
+            pass
+
+    # --- registration ---
+
+    def _register(self) -> None:
+        self._strategies: dict[str, type[GpuStrategy]] = {}
+        config = {"config": self.config}
+        self._collect("register_bindings", self._binding_types, lambda cls: cls.type_name)
+        self._collect("register_gpu_strategies", self._strategies, lambda cls: cls.name)
+        self._collect("register_transports", self._transport_types, lambda cls: cls.name)
+        self._collect("register_personalities", self._personalities, lambda item: item.card.id, config)
+        self._collect("register_functions", self._functions, lambda item: item.name, config)
+        for name, override in (self.config.personalities_config or {}).items():
+            if not override.enabled:
+                for key in [k for k, p in self._personalities.items() if name in (k, p.card.folder)]:
+                    del self._personalities[key]
+        strategy = self.config.resource_manager.gpu_strategy
+        if strategy not in self._strategies:
+            raise ConfigError(
+                f"resource_manager.gpu_strategy is '{strategy}', which no plugin provides.",
+                hint=f"Use one of: {', '.join(sorted(self._strategies))}.",
+            )
+
+    def _collect(
+        self, hook: str, into: dict[str, Any], key: Any, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        def register(thing: Any) -> None:
+            into[key(thing)] = thing
+
+        for _ in self.plugins.call_each(hook, {"register": register, **(extra or {})}):
+            pass
+
+    def build_transports(self) -> list[Transport]:
+        """One object of every enabled protocol; its configuration section is checked here."""
+        sections = self.config.transports
+        for name in sections.keys() - self._transport_types.keys():
+            logger.warning(
+                "transports.%s: no installed plugin provides this protocol; the section is not used", name
+            )
+        transports = []
+        for name, kind in self._transport_types.items():
+            raw = sections.get(name) or {}
+            settings = convert(raw, kind.Settings, where=f"transports.{name}")
+            if settings.enabled:
+                transports.append(kind(self, settings))
+        return transports

@@ -1,0 +1,281 @@
+"""One streamed request, as a straight line: admission, personality, binding, lease, generation, thoughts.
+
+Every step is a context manager or an async generator that the step above closes, so that whoever stops first
+(the client, the operator, the binding) everything that was taken is given back before the caller goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .admission import FairQueue
+from .contracts import Binding, GpuStrategy, Personality
+from .errors import LollmsError, NotSupported, UnsupportedInput, error_from_code
+from .interrupt import Interrupt
+from .parameters import normalise
+from .thoughts import ThoughtParser
+from .types import (
+    Chunk,
+    Event,
+    Failed,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+    TextDelta,
+    Timings,
+)
+from .workers.faults import as_lollms_error
+
+if TYPE_CHECKING:
+    from .instances import Instance
+    from .kernel import LocalKernel
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_OF = {
+    "ttt": "text",
+    "stt": "text",
+    "tti": "image",
+    "i2i": "image",
+    "ttv": "video",
+    "ttm": "audio",
+    "tts": "audio",
+    "audio2audio": "audio",
+}
+"""Generation type to the modality that it makes."""
+
+
+class Generation:
+    """What a personality calls to reach a binding; counts where the time went."""
+
+    def __init__(self, kernel: LocalKernel, strategy: GpuStrategy) -> None:
+        self.kernel = kernel
+        self._strategy = strategy
+        self.waited = 0.0
+        self.binding: str | None = None
+        self.model: str | None = None
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Choose the binding, wait for its turn and the GPU, and stream its answer with thoughts told apart."""
+        instance = self.kernel.choose_instance(request)
+        binding = instance.ready()
+        info = await binding.get_model_info(request.model)
+        check_inputs(request, binding, info)
+        defaults = self.kernel.config.defaults
+        request = msgspec.structs.replace(
+            request,
+            binding=instance.name,
+            model=info.name,
+            parameters={
+                "max_tokens": defaults.default_max_output_tokens,
+                "context_size": defaults.default_context_size,
+                **request.parameters,
+            },
+        )
+        self.binding, self.model = instance.name, info.name
+        started = time.perf_counter()
+        async with (
+            self._turn(instance, request.tenant),
+            self._strategy.lease(instance.name, binding.gpu_need(request)),
+        ):
+            self.waited += time.perf_counter() - started
+            async with aclosing(binding.generate(request)) as chunks:
+                async for chunk in _tell_thoughts(chunks):
+                    yield chunk
+
+    @staticmethod
+    def _turn(instance: Instance, tenant: str) -> Any:
+        return nullcontext() if instance.queue is None else instance.queue.turn(tenant)
+
+
+def check_inputs(request: GenerateRequest, binding: Binding, info: ModelInfo) -> None:
+    """Raise UnsupportedInput or NotSupported where the model cannot take or make what the request wants."""
+    wanted = OUTPUT_OF[request.generation_type]
+    if wanted not in info.output_modalities:
+        raise NotSupported(
+            f"Binding instance '{binding.name}' (model '{info.name}') does not support generation type "
+            f"'{request.generation_type}'.",
+            hint=f"It makes: {', '.join(info.output_modalities)}.",
+        )
+    for item in request.media:
+        if item.type not in info.input_modalities:
+            raise UnsupportedInput(
+                f"Binding instance '{binding.name}' does not support input type '{item.type}'.",
+                hint=f"Model '{info.name}' takes: {', '.join(info.input_modalities)}.",
+            )
+        if not binding.supports_role(item.type, item.role):
+            raise UnsupportedInput(
+                f"Binding instance '{binding.name}' does not support input type '{item.type}' with role '{item.role}'."
+            )
+
+
+async def _tell_thoughts(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    parser = ThoughtParser()
+    async for chunk in chunks:
+        if isinstance(chunk, TextDelta):
+            for delta in parser.feed(chunk.text):
+                yield delta
+            continue
+        if isinstance(chunk, Finished | Failed):
+            for delta in parser.finish():
+                yield delta
+            yield chunk
+            return
+        yield chunk
+    for delta in parser.finish():
+        yield delta
+
+
+class RunningStream:
+    """One request from admission to its last chunk: an async context manager and an async iterator of chunks.
+
+    Entering waits for the first chunk and raises whatever is wrong before it; later errors arrive as Failed.
+    Exactly one Finished or Failed comes last. Leaving at any time stops the work.
+    """
+
+    def __init__(
+        self, kernel: LocalKernel, request: GenerateRequest, admission: FairQueue, strategy: GpuStrategy
+    ):
+        self.request = request
+        self.interrupt = Interrupt()
+        self.ended = asyncio.Event()
+        """Set when nothing of this request runs any more."""
+        self._kernel = kernel
+        self._admission = admission
+        self._generation = Generation(kernel, strategy)
+        self._resources = AsyncExitStack()
+        self._chunks: AsyncGenerator[Chunk, None] | None = None
+        self._first: Chunk | None = None
+        self._outcome: Finished | Failed | None = None
+        self._started = time.perf_counter()
+        self._first_chunk: float | None = None
+
+    async def __aenter__(self) -> RunningStream:
+        self._observe("started")
+        try:
+            personality = self._kernel.find_personality_or_plain(self.request.personality)
+            request = msgspec.structs.replace(self.request, parameters=normalise(self.request.parameters))
+            turn = self._admission.turn(request.tenant)
+            self._generation.waited += await self.interrupt.guard(turn.__aenter__())
+            self._resources.push_async_exit(turn)
+            self._chunks = _checked(personality, request, self._generation)
+            self._resources.push_async_callback(self._chunks.aclose)
+            self._first = await self._next()
+            if isinstance(self._first, Failed):
+                raise error_from_code(self._first.code, self._first.message, hint=self._first.hint)
+        except LollmsError as error:
+            await self._fail(error)
+            raise
+        except BaseException:
+            await self._leave()
+            raise
+        self._first_chunk = time.perf_counter() - self._started
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    def __aiter__(self) -> RunningStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._outcome is not None:
+            raise StopAsyncIteration
+        chunk, self._first = self._first, None
+        if chunk is None:
+            chunk = await self._next_or_failed()
+        if isinstance(chunk, Finished):
+            chunk = self._enriched(chunk)
+        if isinstance(chunk, Finished | Failed):
+            self._outcome = chunk
+            await self._resources.aclose()  # whoever waits for the lease need not wait for a slow client
+        return chunk
+
+    async def _next(self) -> Chunk:
+        assert self._chunks is not None
+        try:
+            return await self.interrupt.guard(anext(self._chunks))
+        except StopAsyncIteration:
+            return Finished()
+        except LollmsError:
+            raise
+        except Exception as error:
+            raise as_lollms_error(error) from error
+
+    async def _next_or_failed(self) -> Chunk:
+        try:
+            return await self._next()
+        except LollmsError as error:
+            return Failed(error.code, error.message, error.hint)
+
+    def _enriched(self, chunk: Finished) -> Finished:
+        timings = msgspec.structs.replace(
+            chunk.timings,
+            queue=self._generation.waited,
+            first_chunk=self._first_chunk,
+            total=time.perf_counter() - self._started,
+        )
+        names = {"binding": self._generation.binding, "model": self._generation.model}
+        return msgspec.structs.replace(chunk, timings=timings, metadata={**names, **chunk.metadata})
+
+    async def _fail(self, error: LollmsError) -> None:
+        self._outcome = Failed(error.code, error.message, error.hint)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        left = time.perf_counter()
+        try:
+            await self._resources.aclose()
+        finally:
+            if not self.ended.is_set():
+                self.ended.set()
+                self._kernel.forget(self)
+                self._tell(time.perf_counter() - left)
+
+    def _tell(self, stopping: float) -> None:
+        outcome = self._outcome
+        if isinstance(outcome, Finished):
+            usage = outcome.usage
+            self._observe(
+                "finished", reason=outcome.reason, usage=msgspec.to_builtins(usage) if usage else None
+            )
+        elif isinstance(outcome, Failed) and outcome.code != "cancelled":
+            self._observe("failed", code=outcome.code, message=outcome.message)
+        else:
+            self._observe("cancelled", cancel_latency=stopping)
+
+    def _observe(self, name: str, **data: Any) -> None:
+        request = self.request
+        facts = {
+            "request": request.id,
+            "source": request.source,
+            "type": request.generation_type,
+            "binding": self._generation.binding or request.binding,
+            "model": self._generation.model or request.model,
+            **data,
+        }
+        if name != "started":
+            facts["seconds"] = round(time.perf_counter() - self._started, 4)
+        self._kernel.observe(Event(name, facts))
+
+
+async def _checked(
+    personality: Personality, request: GenerateRequest, generation: Generation
+) -> AsyncGenerator[Chunk, None]:
+    """The personality's chunks up to the first terminal one, which is added where it forgot it."""
+    async with aclosing(personality.run(request, generation)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+            if isinstance(chunk, Finished | Failed):
+                return
+    yield Finished()

@@ -1,0 +1,203 @@
+"""Serves every protocol on its port, all on one event loop, until a signal says stop.
+
+Ports are bound before anything is started, so that a taken one is told at once. Stopping takes no new work, lets
+running answers end for `server.shutdown_grace` seconds, ends the others with a last event, and only then closes
+transports, bindings and workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from litestar import Litestar
+
+from . import logs
+from .config.load import LoadedConfig, check_exposure, create_folders, load_config
+from .contracts import Transport
+from .errors import ConfigError
+from .gate import Gate
+from .kernel import LocalKernel
+from .plugins import PluginSet, load_plugins
+from .rest.docs_pages import openapi_config
+from .rest.errors import exception_handlers
+
+logger = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
+
+
+def create_app(kernel: LocalKernel, transports: Sequence[Transport], host: str = "127.0.0.1") -> Gate:
+    """The ASGI application of the main port: all transports' routes behind the gate."""
+    app = Litestar(
+        route_handlers=[handler for transport in transports for handler in transport.route_handlers()],
+        exception_handlers=exception_handlers,
+        openapi_config=openapi_config(),
+        request_max_body_size=kernel.config.server.max_body_size,
+        logging_config=None,
+    )
+    return Gate(app, kernel.config, host, transports)  # type: ignore[arg-type]  # Litestar types ASGI as TypedDicts
+
+
+def run(config_dir: Path, host: str | None, port: int | None, announce: Announce) -> int:
+    """Serve until SIGINT or SIGTERM; the exit code. Raises ConfigError for whatever keeps it from starting."""
+    loaded = load_config(config_dir)
+    main = loaded.main
+    logs.configure(main.logging.log_level, main.logging.format)
+    host, port = host or main.server.host, main.server.port if port is None else port
+    check_exposure(host, main)
+    for warning in create_folders(loaded):
+        logger.warning(warning)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(loaded, load_plugins(), host, port, announce))
+
+
+async def serve(loaded: LoadedConfig, plugins: PluginSet, host: str, port: int, announce: Announce) -> int:
+    """Open the kernel and all listeners, and serve until a signal comes."""
+    kernel = LocalKernel(loaded, plugins)
+    transports = kernel.build_transports()
+    wanted = [(host, port, create_app(kernel, transports, host))]
+    for transport in transports:
+        for listener in transport.listeners():
+            address = listener.host or host
+            wanted.append((address, listener.port, Gate(listener.app, kernel.config, address, [transport])))
+    grace = kernel.config.server.shutdown_grace
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            _Server(app, stack.enter_context(_bound(address, number)), grace)
+            for address, number, app in wanted
+        ]
+        await stack.enter_async_context(kernel)
+        for transport in transports:
+            await transport.open()
+            stack.push_async_callback(transport.close)
+        await _until_stopped(kernel, servers, grace, lambda: announce(_banner(kernel, servers[0].url)))
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """One listener; signals are ours."""
+
+    def __init__(self, app: Any, bound: socket.socket, grace: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=int(grace) + 3,
+            )
+        )
+        self._socket = bound
+        self.ready = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def serve_bound(self) -> None:
+        """Serve on the socket that was bound at the start."""
+        await self.serve(sockets=[self._socket])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _until_stopped(
+    kernel: LocalKernel, servers: Sequence[_Server], grace: float, when_ready: Callable[[], None]
+) -> None:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():  # the second signal means now
+            for server in servers:
+                server.force_exit = True
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for server in servers:
+                tasks.create_task(server.serve_bound())
+            for server in servers:
+                await server.ready.wait()
+            when_ready()
+            await stopping.wait()
+            for server in servers:
+                server.should_exit = True
+            await kernel.drain(grace)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening address. Raises ConfigError with the cure when it is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+            bound.listen(2048)
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot listen on {host} port {port}: {error.strerror or error}.",
+                hint=f"Stop the program that uses it or choose another one: lollms serve --port {port + 1}",
+            ) from None
+        yield bound
+    finally:
+        bound.close()
+
+
+def _banner(kernel: LocalKernel, url: str) -> str:
+    from importlib.metadata import version
+
+    default = kernel.default_binding("ttt")
+    state = next((status for status in kernel.instances() if status.name == default), None)
+    if state is None:
+        model = "none yet: set defaults.ttt_binding, see lollms doctor"
+    elif state.state == "failed":
+        model = f"{state.name} is not available: {state.error} {state.hint or ''}".rstrip()
+    else:
+        name = state.settings.get("default_model") or state.settings.get("model") or "its own"
+        model = f"{name} (binding {state.name})"
+        if name == "lollms-guide":
+            model = "lollms-guide (embedded, a tiny demonstration model)"
+    return (
+        f"lollms {version('lollms-kernel')} — ready on {url}\n"
+        f"  try it     lollms chat\n"
+        f"  API docs   {url}/docs\n"
+        f"  model      {model}\n"
+        f"  stop       Ctrl-C"
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # it only makes things faster
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,59 @@
+"""Exceptions of bindings as errors that a client can understand, and as values that travel between processes.
+
+The mapping is the published one (400 for ValueError, 501 for NotImplementedError, 408 for TimeoutError, else
+500), and it is the same whether a binding runs in the server or in a worker.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..errors import (
+    GenerationFailed,
+    InvalidRequest,
+    LollmsError,
+    NotSupported,
+    QueueTimeout,
+    ValidationFailed,
+    error_from_code,
+)
+
+
+def as_lollms_error(error: BaseException) -> LollmsError:
+    """The error to show for whatever a binding raised; a LollmsError stays what it is."""
+    match error:
+        case LollmsError():
+            return error
+        case NotImplementedError():
+            return NotSupported(str(error) or "The binding does not support this.")
+        case TimeoutError():
+            return QueueTimeout(f"Operation timed out: {str(error) or 'the binding gave no reason.'}")
+        case ValueError():
+            return InvalidRequest(f"Bad request: {error}")
+        case _:
+            text = str(error)
+            name = type(error).__name__
+            return GenerationFailed(
+                f"{name}: {text}" if text else name, hint="The server's log has the traceback."
+            )
+
+
+class Fault(msgspec.Struct, frozen=True, array_like=True):
+    """What an error says, as a value: each `error()` is a fresh exception of the same kind."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    retry_after: float | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Fault:
+        """The fault that describes `error`."""
+        known = as_lollms_error(error)
+        # The list of problems of ValidationFailed stays behind; its text says the same.
+        code = InvalidRequest.code if isinstance(known, ValidationFailed) else known.code
+        return cls(code, known.message, known.hint, known.retry_after)
+
+    def error(self) -> LollmsError:
+        """An exception to raise."""
+        return error_from_code(self.code, self.message, hint=self.hint, retry_after=self.retry_after)

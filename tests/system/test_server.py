@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from lollms_kernel.testing import ServerProcess
+from lollms_kernel.testing.server_process import free_port
 
 KEY = "secret-key-of-the-test"
 SLOW = {"type": "dummy_binding", "chunks": ["word "] * 2000, "stream_chunk_delay": 0.02, "requires_gpu": True}
@@ -244,7 +245,7 @@ def test_a_bad_configuration_is_a_clear_error_and_code_2(tmp_path: Path, text: s
     folder = tmp_path / "lollms_configs"
     folder.mkdir()
     (folder / "main_config.yaml").write_text(text)
-    ended = serve(tmp_path, "--port", "0")
+    ended = serve(tmp_path, "--port", str(free_port()))
     assert ended.returncode == 2
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr

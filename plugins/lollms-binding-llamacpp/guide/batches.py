@@ -96,8 +96,8 @@ class Batches:
                     groups.append([])
                 groups[-1].append(sample)
             self.rng.shuffle(groups)
-            for group in groups:
-                yield _pad(group)
+            # A batch of one would make torch.compile specialize the graph a second time.
+            yield from (_pad(group) for group in groups if len(group) > 1)
 
 
 def _round(length: int) -> int:

@@ -103,8 +103,9 @@ def test_an_error_ends_it_with_exit_code_1(workplace: Workplace) -> None:
 # --- on a terminal ------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(workplace: Workplace) -> None:
-    workplace.configure({"slow": SLOW, "echo": {}})
+@pytest.mark.parametrize("isolation", ["inline", "process"])
+def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(workplace: Workplace, isolation: str) -> None:
+    workplace.configure({"slow": {**SLOW, "isolation": isolation}, "echo": {"isolation": isolation}})
 
     with workplace.terminal("chat") as terminal:
         terminal.expect("> ")
@@ -167,7 +168,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         "slow": {"type": "dummy_binding", **SLOW},
         "echo": {"type": "dummy_binding", "model": "parrot"},
     }
-    with ServerProcess({"defaults": {"ttt_binding": "slow"}}, instances, root=tmp_path) as running:
+    with ServerProcess({"defaults": {"ttt_binding": "slow"}}, instances, root=tmp_path / "server") as running:
         yield running
 
 

@@ -16,7 +16,6 @@ from .test_group import install
 
 TALKATIVE = """
 from lollms_kernel.contracts import Binding, BindingCard
-from lollms_kernel.doctor import Finding
 from lollms_kernel.errors import BindingUnavailable
 from lollms_kernel.hookspecs import hookimpl
 
@@ -33,7 +32,7 @@ class Engine(Binding):
 
     @classmethod
     def doctor_findings(cls):
-        yield Finding("warning", "instruction set", "it has a trap", "Step around it.")
+        yield "warning", "instruction set", "it has a trap", "Step around it."
 
 class Absent(Engine):
     type_name = "absent_binding"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,13 @@ def test_stdin_that_is_not_text_is_refused(workplace: Workplace) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "lollms: stdin is not UTF-8 text" in done.stderr
     assert "--attach" in done.stderr
+
+
+def test_an_argument_that_is_not_text_is_refused(workplace: Workplace) -> None:
+    done = workplace.lollms("generate", os.fsdecode(b"caf\xe9"))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lollms: The command line is not UTF-8 text." in done.stderr
 
 
 def test_on_a_terminal_a_question_is_needed(workplace: Workplace) -> None:
@@ -134,6 +142,15 @@ def test_text_goes_to_a_file(workplace: Workplace) -> None:
 
     assert (done.returncode, done.stdout) == (0, "")
     assert (workplace.root / "answer.txt").read_text() == "Hello file\n"
+
+
+def test_a_file_in_no_folder_is_refused_before_the_work(workplace: Workplace) -> None:
+    workplace.configure({"slow": SLOW})
+
+    done = workplace.lollms("generate", "Hi", "--output", "nowhere/answer.txt")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no folder 'nowhere'" in done.stderr
 
 
 def test_an_image_goes_to_its_file_and_stderr_says_so(workplace: Workplace) -> None:
@@ -229,7 +246,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         "fails": {"type": "dummy_binding", "reply": "one two three", "fail_after": 2},
     }
     config = {"security": {"allowed_api_keys": ["open-sesame"]}, "defaults": {"ttt_binding": "echo"}}
-    process = ServerProcess(config, instances, root=tmp_path)
+    process = ServerProcess(config, instances, root=tmp_path / "server")
     file = process.config_dir / "main_config.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "server": {"port": process.port}}))
     with process:

@@ -20,6 +20,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 def fields() -> list[tuple[str, Any]]:
     """Every key of the schema with its annotated type."""
     found = []
+    struct: Any
     for section in msgspec.structs.fields(MainConfig):
         if isinstance(section.type, type):
             struct, prefix = section.type, f"{section.name}."

@@ -110,6 +110,14 @@ def test_missing_keys_and_all_else_come_together() -> None:
         assert f"\n  {line}, must be " in message
 
 
+def test_an_error_has_an_end() -> None:
+    lines = error_of({**BASE, **{f"unknown{i}": i for i in range(1000)}}).splitlines()
+
+    assert len(lines) == 102
+    assert lines[0] == "x.yaml: 1000 problems:"
+    assert lines[-1] == "  and 900 more."
+
+
 def test_what_is_no_mapping_at_all_is_an_error() -> None:
     assert error_of([1]) == "x.yaml: is a list, must be a mapping of keys to values."
 
@@ -117,7 +125,7 @@ def test_what_is_no_mapping_at_all_is_an_error() -> None:
 def test_a_key_with_control_characters_stays_on_its_line() -> None:
     message = error_of({**BASE, "a\nb\x1b[31m": 1})
 
-    assert '"a\\nb\\u001b[31m": unknown key' in message
+    assert '"a\\nb\\x1b[31m": unknown key' in message
 
 
 keys = st.sampled_from([*Settings.__struct_fields__, *Inner.__struct_fields__, "unknown"])

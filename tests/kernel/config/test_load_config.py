@@ -157,7 +157,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         ("port: 80", "port: unknown key; did you mean `server.port`?"),
         ("paths: {models_folder: 7}", "paths.models_folder: is 7, must be a path: put it in quotes."),
         ("paths: {models_folder: ''}", 'paths.models_folder: is "", must be a path.'),
-        ('paths: {models_folder: "a\\0b"}', 'paths.models_folder: is "a\\u0000b", must be a path.'),
+        ('paths: {models_folder: "a\\0b"}', 'paths.models_folder: is "a\\x00b", must be a path.'),
         (
             "defaults: {tti_binding: 7}",
             "must be a name of letters, digits, `_`, `-` and `.` or null: put it in quotes.",
@@ -166,6 +166,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         ("bindings_map: {a/b: x}", 'bindings_map."a/b": is not a good key, must be a name of letters'),
         ("bindings_map: {'..': x}", 'bindings_map."..": is not a good key'),
         ('bindings_map: {"a\\n": x}', 'bindings_map."a\\n": is not a good key'),
+        ('bindings_map: {a: 1, "\\x9b\\u202e": x}', 'bindings_map."\\x9b\\u202e": is not a good key'),
         ("bindings_map: {a: 1}", "bindings_map.a: is 1, must be text that is not empty: put it in quotes."),
         ("transports: {x: 1}", "transports.x: is a number (not shown), must be a mapping of keys to values."),
         ("personalities_config: {x: {on: 1}}", "a key that is not text; put it in quotes."),
@@ -301,6 +302,11 @@ def test_a_bad_port_variable_is_named(tmp_path: Path, port: str) -> None:
     with pytest.raises(ConfigError, match=r"LOLLMS_PORT is .* must be an integer from 1 to 65535") as caught:
         load_config(tmp_path, {"LOLLMS_PORT": port})
     assert len(caught.value.message) < 300
+
+
+def test_a_variable_with_broken_bytes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'LOLLMS_HOST is "\\udcff", must be'):
+        load_config(tmp_path, {"LOLLMS_HOST": "\udcff"})
 
 
 def test_a_bad_host_variable_is_named(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_reads(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "f.yaml, line 3, column 1: the key `a` is there twice, first in line 1."),
-        ("x: {a: 1, a: 1}", "line 1, column 11: the key `a` is there twice"),
+        ("a: 1\nb: 2\na: 3", 'f.yaml, line 3, column 1: the key "a" is there twice, first in line 1.'),
+        ("x: {a: 1, a: 1}", 'line 1, column 11: the key "a" is there twice'),
         ("a: [1,\nb: 2", "that begins in line 1,"),
         ("a: 'b", "that begins in line 1, found unexpected end of stream."),
         ("a: b: c", "line 1, column 5: not valid YAML: mapping values are not allowed"),
@@ -71,7 +71,9 @@ def test_reads(text: str, value: Any) -> None:
         ("a: !!int b", "line 1, column 4: not a valid int; put it in quotes if it is text."),
         ("a: !!bool b", "not a valid bool"),
         ("a: 0x_", "not a valid int"),
-        (f"a: {'9' * 5000}", "not a valid int"),
+        (f"a: {'9' * 5000}", "line 1, column 4: a very long int; put it in quotes if it is text."),
+        (f"a: 1{':1' * 400_000}", "a very long int"),
+        ('"\\e[31m": 1\n"\\e[31m": 2', 'the key "\\x1b[31m" is there twice'),
         ("1: a", "line 1, column 1: a key that is not text; put it in quotes."),
         ("yes: a", "a key that is not text"),
         ("? [a]\n: b", "a key that is not text"),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lollms_kernel.errors import Problem, ValidationFailed
 from lollms_kernel.rest.bodies import MAX_PROBLEMS, MAX_SHOWN, read_body
 from lollms_kernel.rest.wire import DetokenizeBody, GenerateBody, TokenizeBody
@@ -30,7 +31,9 @@ def test_given_a_valid_body_when_read_then_unknown_fields_are_ignored() -> None:
     assert body == TokenizeBody(text="hi", add_bos=True)
 
 
-@pytest.mark.parametrize(("word", "value"), [("true", True), ('"true"', True), ("1", True), ('"false"', False)])
+@pytest.mark.parametrize(
+    ("word", "value"), [("true", True), ('"true"', True), ("1", True), ('"false"', False)]
+)
 def test_given_a_truth_value_in_words_when_read_then_it_is_understood(word: str, value: bool) -> None:
     assert read_body(f'{{"text": "", "add_eos": {word}}}'.encode(), TokenizeBody).add_eos is value
 

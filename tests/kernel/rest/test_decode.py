@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lollms_kernel.errors import LollmsError, ValidationFailed
 from lollms_kernel.rest.decode import IN_THREAD, Order, decode, decode_now
 from lollms_kernel.types import GENERATION_TYPES, MEDIA_TYPES, Media
@@ -30,7 +31,9 @@ def turns(decoded: Order) -> list[tuple[str, str]]:
 
 
 def media_of(**item: Any) -> Media:
-    [media] = order(text("user_prompt", "look"), {"type": "image", "role": "input_image", **item}).request.media
+    [media] = order(
+        text("user_prompt", "look"), {"type": "image", "role": "input_image", **item}
+    ).request.media
     return media
 
 
@@ -62,7 +65,10 @@ def test_given_ids_when_decoded_then_each_request_has_its_own_of_16_hex_digits()
 @pytest.mark.parametrize("role", ["assistant_reply", "assistant", "Assistant_Response", "ai", "bot", "model"])
 def test_given_a_history_when_decoded_then_the_last_prompt_is_answered(role: str) -> None:
     decoded = order(
-        text("system_prompt", "Be brief."), text("user_prompt", "one"), text(role, "1"), text("user_prompt", "two")
+        text("system_prompt", "Be brief."),
+        text("user_prompt", "one"),
+        text(role, "1"),
+        text("user_prompt", "two"),
     )
     assert turns(decoded) == [("user", "one"), ("assistant", "1"), ("user", "two")]
     assert decoded.request.prompt == "two"
@@ -77,7 +83,10 @@ def test_given_prompts_without_replies_when_decoded_then_the_last_one_is_answere
 
 def test_given_system_texts_when_decoded_then_they_are_joined_in_order() -> None:
     decoded = order(
-        text("system_context", " a \n"), text("user_prompt", "x"), text("system_prompt", "b"), text("system", "  ")
+        text("system_context", " a \n"),
+        text("user_prompt", "x"),
+        text("system_prompt", "b"),
+        text("system", "  "),
     )
     assert decoded.request.system == "a\n\nb"
 
@@ -133,7 +142,8 @@ def test_given_media_around_prompts_when_decoded_then_each_goes_with_its_turn() 
 
 def test_given_media_only_when_decoded_then_they_come_with_an_empty_prompt() -> None:
     decoded = order(
-        {"type": "audio", "role": "input_audio", "data": PNG64, "mime_type": "audio/wav"}, generation_type="stt"
+        {"type": "audio", "role": "input_audio", "data": PNG64, "mime_type": "audio/wav"},
+        generation_type="stt",
     )
     [message] = decoded.request.messages
     assert (message.role, message.content, message.media[0].data) == ("user", "", PNG)
@@ -216,7 +226,9 @@ def test_given_a_document_when_decoded_then_text_stays_text_and_base64_becomes_b
 
 
 def test_given_a_binary_document_as_text_when_decoded_then_it_is_refused() -> None:
-    location, _ = problem_of({"type": "document", "role": "x", "data": "plain", "mime_type": "application/pdf"})
+    location, _ = problem_of(
+        {"type": "document", "role": "x", "data": "plain", "mime_type": "application/pdf"}
+    )
     assert location == ("body", "input_data", 0, "data")
 
 
@@ -248,7 +260,12 @@ def test_given_each_generation_type_when_decoded_then_it_is_known(kind: str) -> 
 
 def test_given_empty_names_and_null_parameters_when_decoded_then_defaults_apply() -> None:
     request = order(
-        text("user_prompt", "x"), personality="", binding_name="", model_name=None, parameters=None, functions=None
+        text("user_prompt", "x"),
+        personality="",
+        binding_name="",
+        model_name=None,
+        parameters=None,
+        functions=None,
     ).request
     assert (request.personality, request.binding, request.model) == (None, None, None)
     assert (request.parameters, request.functions) == ({}, ())

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lollms_kernel.rest.encode import HEAVY, Answer, encode_event, encode_json
 from lollms_kernel.rest.wire import StreamChunk
 from lollms_kernel.thoughts import ThoughtParser
@@ -57,9 +58,7 @@ def whole(answer: Answer) -> list[dict[str, Any]]:
 def test_given_a_text_chunk_when_encoded_then_the_bytes_are_the_published_ones() -> None:
     event = Answer("1").add(TextDelta("he"))
     assert event is not None
-    assert (
-        encode_event(event) == b'data: {"type":"chunk","content":"he","thoughts":null,"metadata":{}}\n\n'
-    )
+    assert encode_event(event) == b'data: {"type":"chunk","content":"he","thoughts":null,"metadata":{}}\n\n'
 
 
 def test_given_text_when_finished_then_the_text_output_tells_who_and_how() -> None:
@@ -105,7 +104,9 @@ def test_given_thoughts_when_streamed_then_each_block_is_told_once_when_it_close
 
 
 def test_given_an_unclosed_thought_when_finished_then_it_is_marked() -> None:
-    answer, events = answer_of(TextDelta("a "), ThoughtDelta("x "), ThoughtDelta("", 0, "incomplete"), Finished())
+    answer, events = answer_of(
+        TextDelta("a "), ThoughtDelta("x "), ThoughtDelta("", 0, "incomplete"), Finished()
+    )
     [output] = whole(answer)
     assert output["thoughts"] == "--- Incomplete Thought Block ---\n\nx"
     assert events[-2]["thoughts"] == output["thoughts"]
@@ -123,7 +124,9 @@ def test_given_a_thought_that_nobody_closed_when_finished_then_it_is_not_lost() 
 
 def test_given_media_when_finished_then_they_are_base64_in_their_order() -> None:
     answer, events = answer_of(
-        Output("image", b"png", "image/png", {"seed": 1, "finish_reason": "own"}), Output("json", {"a": [1]}), FINISHED
+        Output("image", b"png", "image/png", {"seed": 1, "finish_reason": "own"}),
+        Output("json", {"a": [1]}),
+        FINISHED,
     )
     image, value = whole(answer)
     assert (image["type"], image["mime_type"]) == ("image", "image/png")
@@ -164,7 +167,11 @@ def test_given_a_tool_call_when_streamed_then_it_is_a_function_call_and_in_the_a
 
 def test_given_info_and_progress_when_streamed_then_they_are_info_events() -> None:
     answer, events = answer_of(
-        Info({"status": "loading"}), Info("wait"), Progress(1, 4, b"png", "image/png"), Progress(2, 4), Finished()
+        Info({"status": "loading"}),
+        Info("wait"),
+        Progress(1, 4, b"png", "image/png"),
+        Progress(2, 4),
+        Finished(),
     )
     assert [event["type"] for event in events] == ["info"] * 4 + ["final"]
     assert [event["content"] for event in events[:2]] == [{"status": "loading"}, "wait"]
@@ -237,7 +244,9 @@ def test_given_any_chunks_when_streamed_then_the_pieces_make_the_whole(chunks: l
     else:
         assert (text, thoughts) == ("", None)
     assert all(set(event) == {"type", "content", "thoughts", "metadata"} for event in events)
-    final = [{key: value for key, value in item.items() if value is not None} for item in events[-1]["content"]]
+    final = [
+        {key: value for key, value in item.items() if value is not None} for item in events[-1]["content"]
+    ]
     assert final == [{key: value for key, value in item.items() if value is not None} for item in outputs]
 
 

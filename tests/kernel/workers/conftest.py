@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from worker_bindings import ScriptedBinding, ScriptedSettings
 
 from lollms_kernel.config.schema import WorkersConfig
 from lollms_kernel.contracts import BindingContext
 from lollms_kernel.types import Event
 from lollms_kernel.workers.proxy import WorkerBinding
-
-PATIENT = WorkersConfig(heartbeat_interval=0.5, heartbeat_timeout=60.0, restart_delay=0.01)
-"""Limits that a busy machine does not reach."""
-
-StartWorker = Callable[..., WorkerBinding]
+from worker_bindings import ScriptedBinding, ScriptedSettings
+from worker_steps import PATIENT, StartWorker
 
 
 @pytest.fixture
@@ -44,20 +38,3 @@ async def worker(tmp_path: Path, events: list[Event]) -> AsyncIterator[StartWork
             return binding
 
         yield make
-
-
-async def ended(pid: int) -> None:
-    """Return when the process has ended, whoever its parent is."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-    loop.add_reader(handle, lambda: over.done() or over.set_result(None))
-    try:
-        async with asyncio.timeout(60):
-            await over
-    finally:
-        loop.remove_reader(handle)
-        os.close(handle)

@@ -29,6 +29,7 @@ from lollms_kernel.workers.frames import (
 )
 from lollms_kernel.workers.link import WINDOW, Link
 from lollms_kernel.workers.methods import chunks_of
+from worker_steps import until
 
 
 class Peer:
@@ -90,7 +91,9 @@ async def test_chunks_of_one_turn_share_a_frame_and_come_before_the_result(pair:
     assert received[2:] == [Pong(), Result(1, pack(None))]
 
 
-async def test_large_chunks_are_not_gathered_into_one_frame_that_is_too_large(pair: tuple[Peer, Peer]) -> None:
+async def test_large_chunks_are_not_gathered_into_one_frame_that_is_too_large(
+    pair: tuple[Peer, Peer],
+) -> None:
     one, other = pair
     large = Output("image", b"x" * 600_000)
 
@@ -168,7 +171,9 @@ async def test_a_stream_gets_credit_first_and_more_when_half_is_read(linked: tup
         assert more.count >= WINDOW // 2
 
 
-async def test_leaving_a_stream_waits_for_the_answer_to_cancel_even_if_cancelled(linked: tuple[Link, Peer]) -> None:
+async def test_leaving_a_stream_waits_for_the_answer_to_cancel_even_if_cancelled(
+    linked: tuple[Link, Peer],
+) -> None:
     link, peer = linked
     inside = asyncio.Event()
 
@@ -203,8 +208,7 @@ async def test_a_worker_that_does_not_answer_cancel_is_condemned(
     await peer.next()
     caller.cancel()
     await peer.next()
-    while not condemned:
-        await asyncio.sleep(0.01)
+    await until(lambda: condemned)
     link.fail(Fault.of(WorkerCrashed("gone")))
 
     assert condemned == ["did not stop 'load' within 0.05 s of being told to"]
@@ -260,12 +264,13 @@ async def test_a_value_of_a_wrong_type_spoils_one_call_only(linked: tuple[Link, 
     assert await second == "a"
 
 
-async def test_a_worker_of_another_version_is_condemned(linked: tuple[Link, Peer], condemned: list[str]) -> None:
+async def test_a_worker_of_another_version_is_condemned(
+    linked: tuple[Link, Peer], condemned: list[str]
+) -> None:
     _, peer = linked
 
     peer.channel.send(Ready(99))
-    while not condemned:
-        await asyncio.sleep(0.01)
+    await until(lambda: condemned)
 
     assert "version 99" in condemned[0]
 

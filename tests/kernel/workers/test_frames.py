@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lollms_kernel.contracts import BindingContext
 from lollms_kernel.types import Chunk, Finished, Output, TextDelta, ThoughtDelta
 from lollms_kernel.workers.faults import Fault
 from lollms_kernel.workers.frames import (
@@ -35,7 +38,12 @@ from lollms_kernel.workers.methods import METHODS, Opening, chunks_of
 ids = st.integers(0, 2**63)
 texts = st.text(max_size=20)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | texts
+    | st.binary(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
@@ -61,7 +69,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
 
 def in_pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 @given(st.lists(frames, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
@@ -159,11 +167,7 @@ def test_a_value_that_msgpack_cannot_say_is_a_frame_error(value: object) -> None
         pack(value)
 
 
-def test_paths_travel_as_text_and_arrive_as_paths(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from lollms_kernel.contracts import BindingContext
-
+def test_paths_travel_as_text_and_arrive_as_paths() -> None:
     opening = Opening(settings={}, context=BindingContext(models_folder=Path("a/b"), root=Path("/")))
 
     (received,) = METHODS["open"].arguments(pack((opening,)))

@@ -168,7 +168,7 @@ class ScriptedBinding(Binding):
         """Block the event loop."""
         yield TextDelta("first")
         await asyncio.sleep(0.01)
-        time.sleep(FOREVER)
+        time.sleep(FOREVER)  # noqa: ASYNC251 - that is the point
 
     async def _stray_bytes(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Write garbage into every socket that this process has."""
@@ -202,6 +202,7 @@ class ScriptedBinding(Binding):
 
     async def _malformed(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         yield TextDelta("first")
+        await asyncio.sleep(0)  # the good one leaves in a frame of its own
         yield TextDelta(5)  # type: ignore[arg-type]
         await asyncio.sleep(FOREVER)
 
@@ -213,7 +214,9 @@ class ScriptedBinding(Binding):
 
     async def _start_helper(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Start a process of its own, as some engines do, and tell its id."""
-        helper = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({FOREVER})"])
+        helper = subprocess.Popen(  # noqa: ASYNC220
+            [sys.executable, "-c", f"import time; time.sleep({FOREVER})"]
+        )
         yield TextDelta(str(helper.pid))
 
 

@@ -13,7 +13,7 @@ import click
 from ..errors import LollmsError
 from . import options
 from .answer import Answer, Screen
-from .conversation import Conversation
+from .conversation import Conversation, read_lines
 
 if TYPE_CHECKING:
     from .partner import Partner
@@ -89,7 +89,7 @@ class Chat:
 
     def answer_lines(self) -> None:
         """Take each line of stdin; the first error ends it."""
-        for line in sys.stdin:
+        for line in read_lines(sys.stdin.buffer):
             if not self.take(line.strip()):
                 return
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import mimetypes
+import os
 import stat
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import click
 import msgspec
 
 from ..errors import InvalidRequest, LollmsError
-from ..types import GENERATION_TYPES, GenerateRequest, Media, Message, Output
+from ..types import GENERATION_TYPES, Media, Output
 from . import options
 from .answer import Answer, Screen
+from .conversation import Conversation, read_lines
 from .tables import format_json
 
 _TEXT_MAKERS = ("ttt", "stt")
@@ -99,16 +100,13 @@ def generate(
 
     if generation_type not in _TEXT_MAKERS and output is None and not as_json:
         _refuse_terminal("What this makes")
-    request = GenerateRequest(
-        id=uuid.uuid4().hex[:16],
+    if output is not None and not output.parent.is_dir():  # said now, not after the work
+        raise click.BadParameter(f"there is no folder '{output.parent}'.", param_hint="--output")
+    request = Conversation(personality, model, binding, system).ask(
+        _question(prompt),
+        media=tuple(map(_read_media, attachments)),
         generation_type=generation_type,
-        messages=(Message("user", _question(prompt), tuple(map(_read_media, attachments))),),
-        system=system,
-        personality=personality,
-        binding=binding,
-        model=model,
         parameters=dict(parameters),
-        source="cli",
     )
     streaming = stream and not as_json and output is None
     answer, screen = Answer(), Screen(text=streaming)
@@ -131,19 +129,12 @@ def _question(prompt: str | None) -> str:
     if prompt in (None, "-") or _stdin_is_piped():
         if prompt is None and sys.stdin.isatty():
             raise click.UsageError("There is no question: give PROMPT, or '-' to type it (Ctrl-D ends it).")
-        try:
-            parts.append(sys.stdin.buffer.read().decode().strip())
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(
-                f"stdin is not UTF-8 text: {error}.", hint="Send other files along with --attach."
-            ) from None
+        parts.append("".join(read_lines(sys.stdin.buffer)).strip())
     return "\n\n".join(part for part in parts if part)
 
 
 def _stdin_is_piped() -> bool:
     """Whether stdin is a pipe, file or socket: a device such as /dev/null has nothing to add."""
-    import os
-
     mode = os.fstat(sys.stdin.fileno()).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 

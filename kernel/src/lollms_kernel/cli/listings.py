@@ -14,6 +14,7 @@ from . import options
 from .tables import format_json, show
 
 if TYPE_CHECKING:
+    from ..contracts import Binding, InstanceStatus
     from ..kernel import LocalKernel
 
 LIST_TIMEOUT = 60.0
@@ -64,8 +65,10 @@ def bindings(config_dir: Path, as_json: bool) -> None:
     )
 
 
-def _type_row(kind: Any) -> dict[str, Any]:
-    missing = kind.unavailable_reason()
+def _type_row(kind: type[Binding]) -> dict[str, Any]:
+    from ..doctor.extensions import reason_against
+
+    missing = reason_against(kind)
     return {
         "name": kind.type_name,
         **msgspec.to_builtins(kind.card),
@@ -75,7 +78,7 @@ def _type_row(kind: Any) -> dict[str, Any]:
     }
 
 
-def _instance_row(instance: Any) -> dict[str, Any]:
+def _instance_row(instance: InstanceStatus) -> dict[str, Any]:
     row = msgspec.to_builtins(instance)
     state = "failed" if instance.state == "failed" else "configured"  # nothing was started to look
     return {**row, "state": state, "default_model": instance.settings.get("default_model")}

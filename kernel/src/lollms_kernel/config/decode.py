@@ -12,19 +12,21 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from ..errors import ConfigError
-from .describe import describe
+from .describe import describe, kind_of, shown
 from .secrets import may_hold_secret
 
 T = TypeVar("T")
 
 Place = tuple[str | int, ...]
 
+MAX_LINES = 100
+"""Lines of one error; a file with more mistakes is no configuration."""
+
 HINT = "Correct what is named here; docs/configuration.md explains every key."
 
 _LISTS: tuple[Any, ...] = (list, tuple, set, frozenset)
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
-_SHOWN = 60
 _LEFT_OUT = object()
 
 
@@ -61,8 +63,10 @@ def config_error(where: str, faults: Sequence[Fault], hint: str = HINT) -> Confi
     """One readable error for all that is wrong with one file."""
     if len(faults) == 1:
         return ConfigError(f"{where}: {faults[0]}", hint=hint)
-    lines = "".join(f"\n  {fault}" for fault in faults)
-    return ConfigError(f"{where}: {len(faults)} problems:{lines}\n", hint=hint)
+    lines = [f"{where}: {len(faults)} problems:", *(f"  {fault}" for fault in faults[:MAX_LINES])]
+    if len(faults) > MAX_LINES:
+        lines.append(f"  and {len(faults) - MAX_LINES} more.")
+    return ConfigError("\n".join(lines), hint=hint)
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -81,33 +85,6 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     words = {word.lower(): word for word in known}
     near = get_close_matches(wrong.lower(), words, n=1)
     return f"; did you mean `{words[near[0]]}`?" if near else ""
-
-
-def shown(value: object) -> str:
-    """A short form of a value that is not secret, on one line whatever it holds."""
-    if isinstance(value, str):
-        text = msgspec.json.encode(value[: _SHOWN + 1]).decode()
-        return f"{text[:_SHOWN]}…" if len(text) > _SHOWN + 2 else text
-    if isinstance(value, bool | int | float):
-        text = str(value).lower() if isinstance(value, bool) else f"{value!r:.{_SHOWN}}"
-        return text
-    return kind_of(value)
-
-
-def kind_of(value: object) -> str:
-    """What sort of value it is, without the value."""
-    if value is None:
-        return "empty (null)"
-    for kinds, words in (
-        (str, "text"),
-        (bool, "true or false"),
-        (int | float, "a number"),
-        (Mapping, "a mapping"),
-        (Sequence | set | frozenset, "a list"),
-    ):
-        if isinstance(value, kinds):
-            return words
-    return f"a {type(value).__name__}"
 
 
 def _name(part: str) -> str:
@@ -147,7 +124,7 @@ class _Examination:
             if raw is None:
                 return {}
             return self._mapping(raw, key_type, value_type, path) if isinstance(raw, Mapping) else raw
-        uniform = origin in _LISTS and (origin is not tuple or arguments[-1] is Ellipsis)
+        uniform = origin in _LISTS and (origin is not tuple or arguments[-1:] == (...,))
         if uniform and isinstance(raw, list | tuple):
             items = [self.value(item, arguments[0], (*path, i)) for i, item in enumerate(raw)]
             return [item for item in items if item is not _LEFT_OUT]

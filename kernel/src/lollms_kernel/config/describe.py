@@ -1,16 +1,51 @@
-"""Types in words, for errors and for the reference."""
+"""Types and values in words, for errors and for the reference."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from msgspec import inspect as mi
 
+_SHOWN = 60
+# bool before int: in Python it is one.
+_KINDS: tuple[tuple[Any, str], ...] = (
+    (str, "text"),
+    (bool, "true or false"),
+    (int | float, "a number"),
+    (Mapping, "a mapping"),
+    (Sequence | set | frozenset, "a list"),
+)
+
 
 def describe(type_: Any) -> str:
     """What a value of this type may be, e.g. "an integer from 1 to 65535" or "text or null"."""
     return _phrase(mi.type_info(type_))
+
+
+def shown(value: object) -> str:
+    """A short form of a value that is not secret, on one line and harmless in a terminal whatever it holds."""
+    if isinstance(value, str):
+        text = "".join(char if char.isprintable() else _escaped(char) for char in value[:_SHOWN])
+        return f'"{text}{"…" if len(value) > _SHOWN else ""}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value!r:.{_SHOWN}}" if isinstance(value, int | float) else kind_of(value)
+
+
+def kind_of(value: object) -> str:
+    """What sort of value it is, without the value."""
+    if value is None:
+        return "empty (null)"
+    for kinds, words in _KINDS:
+        if isinstance(value, kinds):
+            return words
+    return f"a {type(value).__name__}"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
 
 
 def _phrase(kind: mi.Type) -> str:

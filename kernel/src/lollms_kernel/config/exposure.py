@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 from ..errors import ConfigError
-from .decode import shown
+from .describe import shown
 from .schema import MainConfig
 
 ALLOWED = "an IP address such as 127.0.0.1 or ::1, or a host name"

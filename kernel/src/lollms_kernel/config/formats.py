@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .decode import kind_of
+from .describe import kind_of
 from .files import unreadable
 from .yaml_format import read_yaml
 

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigError
-from .decode import Fault, config_error, did_you_mean, examine, shown
-from .describe import describe
+from .decode import Fault, config_error, did_you_mean, examine
+from .describe import describe, shown
 from .exposure import ALLOWED, check_exposure, is_host
 from .formats import find_file, read_mapping
 from .schema import MODEL_FOLDERS, MainConfig, ServerConfig

@@ -15,11 +15,15 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from .describe import shown
 from .files import read_text
 
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """Values in one file, each use of an alias counted in full."""
+
+MAX_NUMBER = 100
+"""Characters of a number: Python takes very long for the notations of YAML with many digits."""
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _QUOTED = re.compile(r"'[^']{2,}'")
@@ -111,7 +115,7 @@ class _Document:
             if not isinstance(key, str):
                 raise self._error(event, "a key that is not text; put it in quotes.")
             if key in lines:
-                raise self._error(event, f"the key `{key}` is there twice, first in line {lines[key]}.")
+                raise self._error(event, f"the key {shown(key)} is there twice, first in line {lines[key]}.")
             lines[key] = event.start_mark.line + 1
             value = self._value(value_event := next(self._events), depth + 1)
             if merge:
@@ -137,11 +141,13 @@ class _Document:
             return event.value
         if tag not in _TYPED:
             raise self._error(event, "a tag that is not known; a text that begins with ! needs quotes.")
+        kind = tag.removeprefix(_TAG)
+        if len(event.value) > MAX_NUMBER:
+            raise self._error(event, f"a very long {kind}; put it in quotes if it is text.")
         try:
             node = yaml.ScalarNode(tag, event.value)
             return self._scalars.construct_object(node)
         except (ValueError, KeyError, IndexError):  # PyYAML lets through what its patterns match too widely
-            kind = tag.removeprefix(_TAG)
             raise self._error(event, f"not a valid {kind}; put it in quotes if it is text.") from None
 
     def _refuse_tag(self, event: Any, kind: str) -> None:

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from ..contracts import Binding, InstanceStatus
-from ..errors import ConfigError
+from ..errors import BindingUnavailable, ConfigError, LollmsError
 from .findings import Finding
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def examine_bindings(loaded: LoadedConfig, plugins: PluginSet) -> Iterator[Findi
     used = {instance.type for instance in instances}
     for kind in kernel.binding_types.values():
         yield _type(kind, kind.type_name in used)
-        findings = getattr(kind, "doctor_findings", None)
-        if findings is not None:
-            yield from findings()
+        yield from _own_findings(kind)
     for instance in instances:
         yield _instance(instance)
     if kernel.default_binding("ttt") is None:
@@ -59,10 +57,30 @@ def examine_bindings(loaded: LoadedConfig, plugins: PluginSet) -> Iterator[Findi
 
 def _type(kind: type[Binding], used: bool) -> Finding:
     title = f"binding type {kind.type_name}"
-    missing = kind.unavailable_reason()
+    missing = reason_against(kind)
     if missing is not None:
         return Finding("error" if used else "warning", title, missing.message, missing.hint)
     return Finding("ok", title, ", ".join(_engines(kind)) or "available")
+
+
+def reason_against(kind: type[Binding]) -> LollmsError | None:
+    """Why this binding type cannot work here; None if it can."""
+    try:
+        return kind.unavailable_reason()
+    except Exception as error:  # a plugin's code may raise anything, and that is a reason too
+        return BindingUnavailable(
+            f"unavailable_reason() raised {error!r}.", hint="Report this to its author."
+        )
+
+
+def _own_findings(kind: type[Binding]) -> Iterator[Finding]:
+    """What the type adds; see the package's docstring."""
+    try:
+        for level, title, text, cure in getattr(kind, "doctor_findings", tuple)():
+            yield Finding(level, title, text, cure)
+    except Exception as error:  # a plugin's code may raise anything; the examination goes on
+        title = f"binding type {kind.type_name}"
+        yield Finding("error", title, f"doctor_findings() raised {error!r}", "Report this to its author.")
 
 
 def _engines(kind: type[Binding]) -> Iterator[str]:

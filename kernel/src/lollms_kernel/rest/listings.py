@@ -12,6 +12,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, SkipValidation
 
+from ..config.schema import MODEL_FOLDERS
 from ..contracts import Binding, InstanceStatus, Kernel, PersonalityCard
 from ..errors import LollmsError
 from ..types import ModelInfo
@@ -33,20 +34,6 @@ from .wire import (
 )
 
 TheKernel = NamedDependency[SkipValidation[Kernel]]
-
-MODEL_FOLDERS = (
-    "ttt",
-    "tti",
-    "ttv",
-    "ttm",
-    "tts",
-    "stt",
-    "audio2audio",
-    "i2i",
-    "gguf",
-    "diffusers_models",
-)
-"""The subfolders of `paths.models_folder` that `list_models` tells of."""
 
 _DETAILS = ("format", "family", "families", "parameter_size", "quantization_level")
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
@@ -27,8 +27,9 @@ from lollms_kernel.types import (
     Usage,
 )
 
-from .extra_buffers import ExtraBuffers
+from .extra_buffers import ExtraBuffers, amx_trap
 from .gguf_header import GgufError
+from .in_thread import in_thread
 from .installation import has_gpu_backend, missing_engine
 from .library import GUIDE, Library, ModelFile, describe
 from .parameters import model_defaults, read_sampling, unknown_parameters
@@ -87,6 +88,13 @@ class LlamaCppBinding(Binding):
         """Whether llama-cpp-python is missing."""
         return missing_engine()
 
+    @classmethod
+    def doctor_findings(cls) -> Iterator[tuple[Literal["ok", "warning"], str, str, str | None]]:
+        """What `lollms doctor` says beyond what it finds out itself: level, title, text, cure."""
+        trap = amx_trap()
+        if trap is not None:
+            yield "warning", "llama.cpp and AMX", trap, None
+
     def gpu_need(self, request: GenerateRequest) -> GpuNeed:
         """The GPU, if the settings want it and the installed build can use one."""
         return GpuNeed(required=self.settings.n_gpu_layers != 0 and has_gpu_backend())
@@ -111,7 +119,7 @@ class LlamaCppBinding(Binding):
         """Stop what runs and unload everything."""
         await self._unload()
         if self._vocabularies is not None:
-            await asyncio.to_thread(self._vocabularies.close)
+            await in_thread(self._vocabularies.close)
 
     # --- models ---
 
@@ -136,12 +144,12 @@ class LlamaCppBinding(Binding):
     async def tokenize(self, text: str, model: str | None, add_bos: bool, add_eos: bool) -> list[int]:
         """Token ids of `text`; control tokens written in it count as such."""
         file = await asyncio.to_thread(self._find, model)
-        return await asyncio.to_thread(self._tokenize, file, text, add_bos, add_eos)
+        return await in_thread(lambda: self._tokenize(file, text, add_bos, add_eos))
 
     async def detokenize(self, tokens: list[int], model: str | None) -> str:
         """The text of token ids. Raises InvalidRequest for ids that the model does not have."""
         file = await asyncio.to_thread(self._find, model)
-        return await asyncio.to_thread(self._detokenize, file, tokens)
+        return await in_thread(lambda: self._detokenize(file, tokens))
 
     # --- generation ---
 
@@ -153,24 +161,25 @@ class LlamaCppBinding(Binding):
             before = self._loaded
             loaded = await self._get_ready(request.model)
             load = None if loaded is before else time.perf_counter() - started
+            job, notices = await in_thread(lambda: _prepare(loaded, request))
             if before is not None and loaded is not before:
-                yield Notice(
-                    "model_swapped", f"'{before.file.name}' was unloaded to load '{loaded.file.name}'."
-                )
-            job, notices = await asyncio.to_thread(_prepare, loaded, request)
-            for notice in notices:
-                yield notice
+                swapped = f"'{before.file.name}' was unloaded to load '{loaded.file.name}'."
+                notices.append(Notice("model_swapped", swapped))
             stream = loaded.engine.start(job)
             first_chunk: float | None = None
             try:
                 async for text in stream.texts():
                     first_chunk = first_chunk or time.perf_counter() - started
+                    while notices:  # only now, so that a request that fails at once streams nothing
+                        yield notices.pop(0)
                     yield TextDelta(text)
                 result = stream.result()
             finally:
                 await stream.stop()
         if result.answer.reason == "context":
-            yield _context_full(loaded)
+            notices.append(_context_full(loaded))
+        for notice in notices:
+            yield notice
         yield _finished(loaded, result, load, first_chunk)
 
     # --- one model in memory ---

@@ -22,6 +22,7 @@ import msgspec
 
 from lollms_kernel.errors import ModelLoadFailed, ShuttingDown
 
+from .in_thread import in_thread
 from .native import Context, LoadFailed, Model, StopFlag, Stopped, Vocabulary, start_backend
 from .parameters import MAX_SEED, Sampling
 from .sampling import Sampler
@@ -106,8 +107,10 @@ class Engine:
         engine = cls(spec, loading)
         try:
             await loading.ended()
-        finally:
-            await loading.stop()
+        except asyncio.CancelledError:
+            loading.flag.set()
+            await engine.close()
+            raise
         engine._model, engine._context = msgspec.structs.astuple(loading.result())
         return engine
 
@@ -133,7 +136,7 @@ class Engine:
         self._jobs.put(None)
         if (running := self._running) is not None:
             running.flag.set()
-        await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT)
+        await in_thread(lambda: self._thread.join(CLOSE_TIMEOUT))
         if self._thread.is_alive():
             logger.error("The engine of '%s' did not stop within %s s.", self.spec.name, CLOSE_TIMEOUT)
 

@@ -14,14 +14,14 @@ from types import SimpleNamespace
 import click
 import httpx
 import pytest
-import yaml
 
 from lollms_kernel import hookspecs
 from lollms_kernel.cli import main
 from lollms_kernel.cli.reference import reference as cli
 from lollms_kernel.config.load import load_config
 from lollms_kernel.config.reference import reference as configuration
-from lollms_kernel.plugins import PluginSet
+from lollms_kernel.kernel import LocalKernel
+from lollms_kernel.plugins import PluginSet, load_plugins
 from lollms_kernel.testing import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -184,16 +184,24 @@ def test_the_calls_of_the_readme_work(server: ServerProcess) -> None:
         assert "error" not in response.text
 
 
-def test_the_configuration_examples_of_the_readme_are_valid(tmp_path: Path) -> None:
-    for block in blocks(README, "yaml"):
-        path = re.match(r"# (\S+)\n", block)
-        assert path, f"the first line does not name the file:\n{block}"
-        file = tmp_path / path[1]
+def test_the_configuration_examples_of_the_readme_work(tmp_path: Path) -> None:
+    examples = [re.fullmatch(r"# (\S+)\n(.+)", block, re.DOTALL) for block in blocks(README, "yaml")]
+    assert all(examples), "the first line of an example names its file"
+    named = [(tmp_path / example[1], example[2]) for example in examples if example]
+    main_files = [(file, text) for file, text in named if file.name == "main_config.yaml"]
+    for file, text in named:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block, "utf-8")
-        assert isinstance(yaml.safe_load(block), dict)
-        if file.name == "main_config.yaml":
-            load_config(file.parent)
+        file.write_text(text, "utf-8")
+
+    assert len(main_files) == 2
+    for file, text in main_files:
+        file.write_text(text, "utf-8")
+        plugins = load_plugins()
+        kernel = LocalKernel(load_config(file.parent), plugins)
+
+        assert [plugin for plugin in plugins.plugins if plugin.state == "broken"] == []
+        assert [instance for instance in kernel.instances() if instance.state == "failed"] == []
+        assert "pirate" in kernel.personalities
 
 
 # --- generated pages and lists ------------------------------------------------------------------------------

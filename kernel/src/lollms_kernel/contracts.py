@@ -225,7 +225,9 @@ class Personality:
 class PersonalityContext(Protocol):
     """What a running personality may use."""
 
-    kernel: Kernel
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that runs it."""
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Choose the binding, wait for its turn and stream its answer."""
@@ -340,8 +342,13 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Kernel(Protocol):
     """What transports, personalities and `lifespan` hooks receive."""
 
-    config: MainConfig
-    root: Path
+    @property
+    def config(self) -> MainConfig:
+        """The main configuration, its paths made absolute."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that relative paths of settings are relative to."""
 
     def stream(self, request: GenerateRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """The only way in. Entering waits until the first chunk is there, so that whatever is wrong before it

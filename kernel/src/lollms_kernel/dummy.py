@@ -7,11 +7,13 @@ slow, to fail, to crash its process or to hang, so that every fault of a real en
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import signal
 import struct
 import threading
+import wave
 import zlib
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, ClassVar, Literal
@@ -227,6 +229,10 @@ def small_png(colour: int, size: int = 8) -> bytes:
 
 def short_wav(seconds: float = 0.1, rate: int = 8000) -> bytes:
     """A valid WAV of silence: mono, 16 bits."""
-    data = bytes(2 * int(seconds * rate))
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", len(data))  # fmt: skip
-    return header + data
+    target = io.BytesIO()
+    with wave.open(target, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes(bytes(2 * int(seconds * rate)))
+    return target.getvalue()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from .config.exposure import is_loopback
 from .config.schema import MainConfig
 from .contracts import Transport
 from .errors import Forbidden, InvalidRequest, LollmsError, PayloadTooLarge, Unauthorized
@@ -143,10 +143,7 @@ class Gate:
 
 def _allowed_hosts(host: str, configured: Sequence[str]) -> frozenset[str] | None:
     """Names that may stand in the Host header; None: any, for servers that others reach by names we cannot know."""
-    try:
-        loopback = host in LOOPBACK_NAMES or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
+    loopback = is_loopback(host)
     if not loopback and not configured:
         return None
     return LOOPBACK_NAMES | {host.lower()} | {name.lower() for name in configured}

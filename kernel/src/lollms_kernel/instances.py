@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from .admission import FairQueue
 from .config.decode import convert
-from .config.load import LoadedConfig, read_instance
+from .config.load import LoadedConfig, instance_file, read_instance
 from .config.secrets import redact
 from .contracts import Binding, BindingContext, InstanceStatus
 from .errors import BindingNotFound, BindingUnavailable, ConfigError, LollmsError
@@ -76,7 +76,7 @@ class Instances:
         self._opening: list[asyncio.Task[None]] = []
         self.builtin = not loaded.main.bindings_map
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Instance]:
         return iter(self._instances.values())
 
     def get(self, name: str) -> Instance:
@@ -141,7 +141,7 @@ class Instances:
                 f"bindings_map.{instance.name}: no installed plugin has the binding type '{instance.type_name}'.",
                 hint=f"Install its plugin or use one of: {known}. `lollms plugins` shows what is installed.",
             )
-        settings = convert(raw, kind.Settings, where=f"binding instance {instance.name}")
+        settings = convert(raw, kind.Settings, where=self._where(instance.name))
         instance.settings = redact(settings)
         missing = kind.unavailable_reason()
         if missing is not None:
@@ -163,6 +163,9 @@ class Instances:
                 timeout=main.resource_manager.queue_timeout,
                 what=f"binding '{instance.name}'",
             )
+
+    def _where(self, name: str) -> str:
+        return f"built-in instance {name}" if self.builtin else str(instance_file(self._loaded, name))
 
     async def _open(self, instance: Instance, binding: Binding) -> None:
         try:

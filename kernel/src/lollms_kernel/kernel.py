@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -31,7 +31,7 @@ from .errors import (
     ShuttingDown,
 )
 from .instances import Instance, Instances
-from .pipeline import OUTPUT_OF, RunningStream
+from .pipeline import RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
 
@@ -176,26 +176,28 @@ class LocalKernel:
     def default_binding(self, generation_type: str) -> str | None:
         """See `contracts.Kernel.default_binding`."""
         for kind in (generation_type, *_FALLBACK_DEFAULTS.get(generation_type, ())):
-            name: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
-            if name is not None:
-                return name
-        if self._instances.builtin:
-            wanted = OUTPUT_OF[generation_type]
-            for instance in self._instances:
-                card = self._binding_types[instance.type_name].card
-                if generation_type == "ttt" and wanted in card.supported_output_modalities:
-                    return instance.name
+            configured: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
+            if configured is not None:
+                return configured
+        if generation_type == "ttt" and self._instances.builtin:
+            return next((instance.name for instance in self._instances), None)
         return None
 
     def find_personality(self, name: str) -> Personality:
         """See `contracts.Kernel.find_personality`."""
-        found = self._personalities.get(name)
-        if found is not None:
-            return found
-        by_id = sorted(self._personalities.values(), key=lambda personality: personality.card.id)
-        for key in (lambda card: card.name, lambda card: card.folder, lambda card: card.name.casefold()):
-            for personality in by_id:
-                if key(personality.card) in (name, name.casefold()):
+        exact = self._personalities.get(name)
+        if exact is not None:
+            return exact
+        known = sorted(self._personalities.values(), key=lambda personality: personality.card.id)
+        folded = name.casefold()
+        ranks: tuple[Callable[[PersonalityCard], bool], ...] = (
+            lambda card: card.name == name,
+            lambda card: card.folder == name,
+            lambda card: card.name.casefold() == folded,
+        )
+        for fits in ranks:
+            for personality in known:
+                if fits(personality.card):
                     return personality
         raise PersonalityNotFound(
             f"Personality '{name}' not found or disabled.", hint="GET /api/v1/list_personalities lists them."

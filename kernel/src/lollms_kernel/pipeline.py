@@ -30,7 +30,6 @@ from .types import (
     GenerateRequest,
     ModelInfo,
     TextDelta,
-    Timings,
 )
 from .workers.faults import as_lollms_error
 
@@ -57,19 +56,24 @@ class Generation:
     """What a personality calls to reach a binding; counts where the time went."""
 
     def __init__(self, kernel: LocalKernel, strategy: GpuStrategy) -> None:
-        self.kernel = kernel
+        self._kernel = kernel
         self._strategy = strategy
         self.waited = 0.0
         self.binding: str | None = None
         self.model: str | None = None
 
+    @property
+    def kernel(self) -> LocalKernel:
+        """The kernel that runs this."""
+        return self._kernel
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Choose the binding, wait for its turn and the GPU, and stream its answer with thoughts told apart."""
-        instance = self.kernel.choose_instance(request)
+        instance = self._kernel.choose_instance(request)
         binding = instance.ready()
         info = await binding.get_model_info(request.model)
         check_inputs(request, binding, info)
-        defaults = self.kernel.config.defaults
+        defaults = self._kernel.config.defaults
         request = msgspec.structs.replace(
             request,
             binding=instance.name,

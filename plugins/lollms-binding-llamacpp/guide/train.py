@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, multiprocessing
 
 from .batches import Batches
 from .model import Guide, Shape
@@ -27,7 +29,7 @@ class Plan:
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
     start: Path | None = None
-    threads: int = 2
+    processes: int = 2
     average_from: float = 0.5
     average_decay: float = 0.998
 
@@ -69,8 +71,20 @@ def _orthogonal(matrices: Tensor) -> Tensor:
 
 
 def train(tokenizer: Path, output: Path, plan: Plan) -> None:
-    """Train for `plan.minutes` and write the averaged weights, with figures beside them, to `output`."""
-    torch.set_num_threads(plan.threads)
+    """Train for `plan.minutes` and write the averaged weights, with figures beside them, to `output`.
+
+    Each process computes with one thread and they meet once a step, so that a busy machine costs only its share:
+    threads that meet in every matrix product stand still as soon as one of them is not scheduled.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"file://{folder}/store"
+        multiprocessing.spawn(_work, args=(store, tokenizer, output, plan), nprocs=plan.processes)
+
+
+def _work(rank: int, store: str, tokenizer: Path, output: Path, plan: Plan) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=plan.processes)
     torch.manual_seed(plan.seed)
     model = Guide(Shape())
     if plan.start:
@@ -81,14 +95,15 @@ def train(tokenizer: Path, output: Path, plan: Plan) -> None:
     muon = Muon(matrices, plan.muon_rate)
     adam = torch.optim.AdamW(others, lr=plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.01)
     loss_of = torch.compile(model, dynamic=True)
-    batches = iter(Batches(tokenizer, plan.seed))
+    batches = iter(Batches(tokenizer, plan.seed * plan.processes + rank))
     for _ in range(4):  # compile and warm up before the clock starts
         ids, weights, _ = next(batches)
         with torch.autocast("cpu", torch.bfloat16):
             loss_of(ids, weights).backward()
+    distributed.barrier()
     average: dict[str, Tensor] = {}
-    started, step, tokens, report, running = time.monotonic(), 0, 0, 0.0, 0.0
-    while (done := (time.monotonic() - started) / (60 * plan.minutes)) < 1:
+    started, step, tokens, report, running, done = time.monotonic(), 0, 0, 0.0, 0.0, 0.0
+    while done < 1:
         rate = min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
         for optimizer, peak in ((muon, plan.muon_rate), (adam, plan.adam_rate)):
             for group in optimizer.param_groups:
@@ -98,24 +113,40 @@ def train(tokenizer: Path, output: Path, plan: Plan) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(ids, weights)
         loss.backward()
+        clock = (time.monotonic() - started) / (60 * plan.minutes)
+        mean_loss, done, mean_real = _share([*matrices, *others], [loss.item(), clock, float(real)])
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         muon.step()
         adam.step()
-        step, tokens = step + 1, tokens + real
-        running += 0.02 * (loss.item() - running)
+        step, tokens = step + 1, tokens + round(mean_real * plan.processes)
+        running += max(0.02, 1 / step) * (mean_loss - running)
         if done > plan.average_from and step % 4 == 0:
             for name, value in model.state_dict().items():
                 if name in average:
                     average[name].lerp_(value, 1 - plan.average_decay**4)
                 else:
                     average[name] = value.clone()
-        if time.monotonic() - report > 20:
+        if rank == 0 and time.monotonic() - report > 20:
             report = time.monotonic()
-            speed = tokens / (report - started + 1e-9)
-            _log.info("%4.0f%% step %d loss %.4f tokens %.2fM %.1fk/s", 100 * done, step, running, tokens / 1e6, speed / 1e3)
-            if step % 40 == 0:
-                torch.save(model.state_dict(), output.with_suffix(".latest.pt"))
-    torch.save(average or model.state_dict(), output)
-    figures = {"minutes": plan.minutes, "steps": step, "tokens": tokens, "loss": round(running, 4)}
-    plan_text = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan).items()}
-    output.with_suffix(".json").write_text(json.dumps(figures | {"plan": plan_text}, indent=1))
+            speed = tokens / (report - started) / 1e3
+            _log.info("%4.0f%% step %d loss %.4f tokens %.2fM %.1fk/s", 100 * done, step, running, tokens / 1e6, speed)
+            torch.save(average or model.state_dict(), output.with_suffix(".latest.pt"))
+    if rank == 0:
+        torch.save(average or model.state_dict(), output)
+        figures = {"minutes": plan.minutes, "steps": step, "tokens": tokens, "loss": round(running, 4)}
+        plan_text = {key: value.name if isinstance(value, Path) else value for key, value in asdict(plan).items()}
+        output.with_suffix(".json").write_text(json.dumps(figures | {"plan": plan_text}, indent=1))
+    distributed.destroy_process_group()
+
+
+def _share(parameters: list[Tensor], figures: list[float]) -> list[float]:
+    """Average gradients and figures over all processes; returns the figures."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), torch.tensor(figures)])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    position = 0
+    for gradient in gradients:
+        gradient.copy_(flat[position : position + gradient.numel()].view_as(gradient))
+        position += gradient.numel()
+    return flat[position:].tolist()

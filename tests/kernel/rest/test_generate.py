@@ -272,7 +272,8 @@ def test_given_a_client_that_leaves_when_nothing_was_sent_yet_then_the_work_ends
 def test_given_a_taken_gpu_when_the_wait_is_over_then_408_says_so(server: ServerProcess) -> None:
     body = prompt("x", binding_name="slow", stream=True)
     with httpx.stream("POST", f"{server.url}/api/v1/generate", json=body, timeout=LIMIT) as holder:
-        next(holder.iter_raw())
+        pieces = holder.iter_raw()  # dropping it would close the connection
+        next(pieces)
         response = ask(server, "quick")
     assert response.status_code == 408
     assert response.json()["detail"].startswith("Operation timed out: ")
@@ -285,7 +286,8 @@ def test_given_a_full_queue_when_asked_then_503_says_when_to_try_again() -> None
     with ServerProcess({"resource_manager": limits}, instances) as server:
         body = prompt("x", binding_name="slow", stream=True)
         with httpx.stream("POST", f"{server.url}/api/v1/generate", json=body, timeout=LIMIT) as holder:
-            next(holder.iter_raw())
+            pieces = holder.iter_raw()  # dropping it would close the connection
+            next(pieces)
             response = ask(server, "slow")
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1

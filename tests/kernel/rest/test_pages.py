@@ -129,7 +129,7 @@ def test_given_the_description_when_read_then_it_covers_every_route_with_real_sc
     )
     assert references <= schemas.keys()
     assert "ApiKey" in document["components"]["securitySchemes"]
-    assert paths["/health"]["get"]["security"] == []
+    assert paths["/health"]["get"]["security"] == [{}]
 
 
 @pytest.fixture(scope="module")

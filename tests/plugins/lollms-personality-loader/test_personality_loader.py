@@ -268,6 +268,7 @@ def test_given_an_unusual_soul_when_loaded_then_it_is_understood(
         ("config.yaml", b"a: 1\n", "neither `name` nor `personality_conditioning`"),
         ("config.yaml", b"name: x\n---\nname: y\n", "line 3: a second document"),
         ("config.yaml", b"name: x\n? [a]\n: b\n", "line 2: a key must be text"),
+        ("config.yaml", b"a: &a {name: x}\n<<: *a\n", "line 2: merge keys are not read"),
         ("config.yaml", b"name: *nowhere\n", "line 1: no anchor 'nowhere'"),
         ("config.yaml", b"name: x\na: " + b"[" * 200_000, "more than 32 levels"),
         ("config.yaml", b"name: x\na: " + b"- " * 200_000, "config.yaml, line 2"),

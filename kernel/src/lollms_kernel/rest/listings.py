@@ -46,7 +46,7 @@ def server_version() -> str:
         return "N/A"
 
 
-@get(["/health", "/api/v1/health"], summary="Tell that the server answers", security=[], tags=["Server"])
+@get(["/health", "/api/v1/health"], summary="Tell that the server answers", security=[{}], tags=["Server"])
 async def health(kernel: TheKernel) -> HealthAnswer:
     """Needs no API key, and tells whether the rest needs one."""
     return HealthAnswer("ok", server_version(), bool(kernel.config.security.allowed_api_keys))

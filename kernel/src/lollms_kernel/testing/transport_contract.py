@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import msgspec
@@ -60,9 +60,10 @@ class TransportContract:
         """The pieces of the answer as they come; an error is raised as RuntimeError; leaving disconnects."""
 
     @pytest.fixture(scope="class")
-    def server(self) -> Iterator[ServerProcess]:
+    @classmethod
+    def server(cls) -> Iterator[ServerProcess]:
         """A live server with scripted bindings and one API key."""
-        with ServerProcess({**CONFIG, "transports": self.transports}, INSTANCES) as server:
+        with ServerProcess({**CONFIG, "transports": cls.transports}, INSTANCES) as server:
             yield server
 
     def test_an_answer_comes_back_whole(self, server: ServerProcess) -> None:

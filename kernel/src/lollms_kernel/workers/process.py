@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import BindingUnavailable, LollmsError, WorkerCrashed, WorkerHung
 from ..logs import JsonFormatter
 from .faults import Fault
+from .frames import FrameError
 from .link import Link
 from .methods import Opening
 from .watchdog import Watchdog
@@ -43,10 +44,10 @@ _HINTS = {
 class Worker:
     """One process: `start` it once, then `wait` for its end or `stop` it.
 
-    `ended()` is called when it has ended, before anybody who waits for it is told so.
+    `ended(fault)` is called when it has ended, before anybody who waits for it is told so.
     """
 
-    def __init__(self, name: str, target: str, limits: WorkersConfig, ended: Callable[[], None]) -> None:
+    def __init__(self, name: str, target: str, limits: WorkersConfig, ended: Callable[[Fault], None]) -> None:
         self.name = name
         self.link = Link(self.condemn)
         self.signal: str | None = None
@@ -166,14 +167,14 @@ class Worker:
         else:
             self.exit_code = status
         fault = self._verdict or self._post_mortem(garbage)
-        self._ended()
+        self._ended(fault)
         self.link.fail(fault)
         return fault
 
     def _post_mortem(self, garbage: Exception | None) -> Fault:
         how = f"died by {self.signal}" if self.signal else f"ended by itself with exit code {self.exit_code}"
-        if garbage is not None:
-            how += f" after a broken message ({garbage})"
+        if isinstance(garbage, FrameError):
+            how += f" after sending garbage ({garbage})"
         hint = _HINTS.get(
             self.signal or "", "Try again: it starts anew. The server's log has its last words."
         )

@@ -136,17 +136,14 @@ class Supervisor:
                 await self._serve(worker)
                 worker = await self._restart()
         except LollmsError as error:
+            logger.warning("worker %s did not start: %s", self._name, error.detail)
             self._settle(Fault.of(error))
 
     async def _start(self) -> Worker:
         self.state = "starting"
         began = time.monotonic()
         worker = self._worker = Worker(self._name, self._target, self._limits, self._ended)
-        try:
-            await worker.start(self._opening)
-        except (WorkerCrashed, WorkerHung) as error:
-            self._report(worker, error)
-            raise
+        await worker.start(self._opening)
         self._backoff.ready()
         logger.info("worker %s is ready", self._name, extra={"facts": {"pid": worker.pid}})
         facts = {"instance": self._name, "restarts": self.restarts, "seconds": time.monotonic() - began}
@@ -157,12 +154,10 @@ class Supervisor:
         self.state = "ready"
         self._settle(worker.link)
         try:
-            fault = await worker.wait()
+            await worker.wait()
         except asyncio.CancelledError:
             await worker.stop()
             raise
-        self._ended()
-        self._report(worker, fault.error())
 
     async def _restart(self) -> Worker:
         while True:
@@ -174,17 +169,20 @@ class Supervisor:
             try:
                 return await self._start()
             except (WorkerCrashed, WorkerHung):
-                continue  # reported; the next pause is longer
+                continue  # the next pause is longer
 
     def _settle(self, outcome: Link | Fault) -> None:
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(outcome)
 
-    def _ended(self) -> None:
-        """From now on calls wait for the next worker."""
+    def _ended(self, fault: Fault) -> None:
+        """From now on calls wait for the next worker; who waited for this one is told right after."""
         self.state = "backoff"
         if self._ready is None or self._ready.done():
             self._ready = asyncio.get_running_loop().create_future()
+        error = fault.error()
+        if isinstance(error, WorkerCrashed | WorkerHung):
+            self._report(error)
 
     def _kept(self, keeper: asyncio.Task[None]) -> None:
         self._keeper = self._worker = None
@@ -196,11 +194,11 @@ class Supervisor:
         stopped = BindingUnavailable(f"The worker of '{self._name}' was stopped.", retry_after=1.0)
         self._settle(Fault.of(error or stopped))
 
-    def _report(self, worker: Worker, error: LollmsError) -> None:
+    def _report(self, error: LollmsError) -> None:
         facts = {
             "instance": self._name,
-            "signal": worker.signal,
-            "exit_code": worker.exit_code,
+            "signal": self._worker.signal if self._worker else None,
+            "exit_code": self._worker.exit_code if self._worker else None,
             "restarts": self.restarts,
         }
         logger.error("%s", error.detail, extra={"facts": facts})

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -89,7 +89,7 @@ class LlamaCppBinding(Binding):
         return missing_engine()
 
     @classmethod
-    def doctor_findings(cls) -> Iterator[tuple[Literal["ok", "warning"], str, str, str | None]]:
+    def doctor_findings(cls) -> Iterator[tuple[str, str, str, str | None]]:
         """What `lollms doctor` says beyond what it finds out itself: level, title, text, cure."""
         trap = amx_trap()
         if trap is not None:

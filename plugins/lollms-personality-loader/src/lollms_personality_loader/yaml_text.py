@@ -66,6 +66,8 @@ class _Open:
         elif self.key is not None:
             self.value[self.key] = item
             self.key = None
+        elif item == "<<":
+            raise _NotUsable("merge keys are not read, write the keys themselves")
         elif isinstance(item, str | None):
             self.key = item or ""
         else:

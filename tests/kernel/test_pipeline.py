@@ -114,6 +114,13 @@ async def test_parameters_defaults_then_personality_then_request(make_kernel: An
     assert (await received(kernel, ask()))["parameters"] == {"max_tokens": 1024, "context_size": 2048}
 
 
+async def test_anti_prompts_stop_beside_the_requests_own_stop_texts(make_kernel: Any) -> None:
+    kernel = await make_kernel({"echo": {"echo_system": True}})
+    kernel._personalities["pirate"] = pirate(anti_prompts=("User:", "!@>"))
+    facts = await received(kernel, ask(personality="pirate", parameters={"stop": ["END", "User:"]}))
+    assert facts["parameters"]["stop"] == ["User:", "!@>", "END"]
+
+
 async def test_stop_parameters_become_one_list(make_kernel: Any) -> None:
     kernel = await make_kernel({"echo": {"echo_system": True}})
     facts = await received(kernel, ask(parameters={"stop": "a", "stop_sequences": ["b", "a", ""]}))

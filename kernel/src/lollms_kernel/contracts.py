@@ -205,14 +205,16 @@ class Personality:
         self.card = card
 
     def condition(self, request: GenerateRequest) -> GenerateRequest:
-        """The request with this personality's conditioning and parameters; what the request says itself wins."""
+        """The request with this personality's conditioning, parameters and stop texts; what the request itself says
+        wins, and its own stop texts are added."""
         own = self.card.conditioning if request.system_message is None else request.system_message
         system = "\n\n".join(part.strip() for part in (request.system or "", own) if part.strip())
+        parameters = {**self.card.parameters, **request.parameters}
+        stop = [*self.card.anti_prompts, *request.parameters.get("stop", ())]
+        if stop:
+            parameters["stop"] = list(dict.fromkeys(stop))
         return msgspec.structs.replace(
-            request,
-            system=system or None,
-            system_message=None,
-            parameters={**self.card.parameters, **request.parameters},
+            request, system=system or None, system_message=None, parameters=parameters
         )
 
     async def run(self, request: GenerateRequest, context: PersonalityContext) -> AsyncGenerator[Chunk, None]:

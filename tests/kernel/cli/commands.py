@@ -153,3 +153,16 @@ class Terminal:
             return False
         self._screen += piece.decode(errors="replace")
         return bool(piece)
+
+
+def install(root: Path, name: str, source: str) -> dict[str, str]:
+    """Put a plugin where Python finds it; the environment that does."""
+    info = root / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (root / f"{name}.py").write_text(source)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[lollms]\n{name} = {name}\n")
+    path = os.pathsep.join([str(root), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(
+        os.pathsep
+    )
+    return {"PYTHONPATH": path, "LOLLMS_LOAD_PLUGINS": name}

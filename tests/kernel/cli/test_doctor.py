@@ -11,8 +11,7 @@ import yaml
 
 from lollms_kernel.testing import ServerProcess
 
-from .commands import Workplace
-from .test_group import install
+from .commands import Workplace, install
 
 TALKATIVE = """
 from lollms_kernel.contracts import Binding, BindingCard

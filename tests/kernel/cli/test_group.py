@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
 from lollms_kernel.cli.group import MODULES
 
-from .commands import LIMIT, Workplace
+from .commands import LIMIT, Workplace, install
 
 HEAVY = {"httpx", "jinja2", "litestar", "llama_cpp", "numpy", "rich", "torch", "uvicorn", "yaml"}
 
@@ -39,19 +37,6 @@ def modules_after(workplace: Workplace, *words: str) -> set[str]:
         timeout=LIMIT,
     )
     return set(done.stderr.split())
-
-
-def install(root: Path, name: str, source: str) -> dict[str, str]:
-    """Put a plugin where Python finds it; the environment that does."""
-    info = root / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (root / f"{name}.py").write_text(source)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[lollms]\n{name} = {name}\n")
-    path = os.pathsep.join([str(root), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(
-        os.pathsep
-    )
-    return {"PYTHONPATH": path, "LOLLMS_LOAD_PLUGINS": name}
 
 
 GREETER = """

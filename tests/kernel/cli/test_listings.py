@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .commands import Workplace
-from .test_group import install
+from .commands import Workplace, install
 
 
 def rows(text: str) -> list[list[str]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import msgspec
+
 from lollms_kernel.rest import conversation, wire
-from lollms_kernel.rest.bodies import read_body
 from lollms_kernel.rest.decode import decode_now
 
 PAGE = (Path(__file__).parents[3] / "docs" / "rest.md").read_text("utf-8")
@@ -31,15 +32,17 @@ def test_given_the_page_when_compared_then_it_has_every_endpoint_and_no_other(cl
 
 def test_given_the_page_when_compared_then_it_has_every_role_and_event() -> None:
     roles = (
-        conversation.USER_ROLES | conversation.ASSISTANT_ROLES | conversation.SYSTEM_ROLES | conversation.TOOL_ROLES
+        conversation.USER_ROLES
+        | conversation.ASSISTANT_ROLES
+        | conversation.SYSTEM_ROLES
+        | conversation.TOOL_ROLES
     )
     assert table_words("Roles", 1) - {"role", "input_image", "mask_image"} == roles
-    assert table_words("Streaming", 0) - {"type"} == set(wire.EventType.__args__)
+    assert table_words("Streaming", 0) - {"type"} == set(get_args(wire.EventType))
 
 
 def test_given_the_examples_when_read_then_they_are_a_request_and_an_answer() -> None:
     request, answer = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert read_body(request.encode(), wire.GenerateBody)
     assert decode_now(request.encode()).request.prompt == "And of Italy?"
     assert msgspec.json.decode(answer, type=wire.GenerateAnswer).output[0].thoughts
 

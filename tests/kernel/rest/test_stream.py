@@ -129,10 +129,13 @@ def test_given_a_client_that_leaves_when_streaming_then_the_work_ends(server: Se
 
 
 def test_given_a_client_that_reads_nothing_when_it_leaves_then_the_work_ends(server: ServerProcess) -> None:
-    body = prompt("x" * 3_000_000, stream=True)
-    with httpx.stream("POST", f"{server.url}/api/v1/generate", json=body, timeout=LIMIT):
-        pass
-    after = httpx.post(f"{server.url}/api/v1/generate", json=prompt("hi"), timeout=LIMIT)
+    more_than_sockets_hold = ("x" * 1000 + " ") * 24_000
+    body = prompt(more_than_sockets_hold, binding_name="quick", stream=True)
+    with httpx.stream("POST", f"{server.url}/api/v1/generate", json=body, timeout=LIMIT) as response:
+        assert response.status_code == 200
+    after = httpx.post(
+        f"{server.url}/api/v1/generate", json=prompt("hi", binding_name="quick"), timeout=LIMIT
+    )
     assert after.status_code == 200
 
 

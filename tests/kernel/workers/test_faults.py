@@ -4,6 +4,7 @@ import pytest
 
 from lollms_kernel import errors
 from lollms_kernel.workers.faults import Fault, as_lollms_error
+from lollms_kernel.workers.frames import pack
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,10 @@ def test_a_failed_validation_stays_the_fault_of_the_request() -> None:
 
     assert type(error) is errors.InvalidRequest
     assert error.message == "body.text: Field required"
+
+
+def test_a_fault_can_be_sent_whatever_file_name_its_message_holds() -> None:
+    fault = Fault.of(FileNotFoundError("no file 'caf\udce9'"))
+
+    assert fault.message == "FileNotFoundError: no file 'caf?'"
+    assert pack(fault)

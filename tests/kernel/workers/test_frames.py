@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lollms_kernel.contracts import BindingContext
@@ -67,11 +67,16 @@ frames: st.SearchStrategy[Frame] = st.one_of(
 )
 
 
+patient = settings(deadline=None)
+"""No test measures speed."""
+
+
 def in_pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[start:end] for start, end in pairwise(places)]
 
 
+@patient
 @given(st.lists(frames, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
 def test_any_split_of_any_frames_gives_the_same_frames(sent: list[Frame], cuts: list[int]) -> None:
     decoder = FrameDecoder()
@@ -81,6 +86,7 @@ def test_any_split_of_any_frames_gives_the_same_frames(sent: list[Frame], cuts: 
     assert received == sent
 
 
+@patient
 @given(st.lists(frames, min_size=1, max_size=3))
 def test_bytes_one_by_one_give_the_same_frames(sent: list[Frame]) -> None:
     decoder = FrameDecoder()
@@ -90,6 +96,7 @@ def test_bytes_one_by_one_give_the_same_frames(sent: list[Frame]) -> None:
     assert received == sent
 
 
+@patient
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_garbage_gives_frames_or_a_frame_error_and_nothing_else(data: bytes, cuts: list[int]) -> None:
     decoder = FrameDecoder(limit=1000)
@@ -101,6 +108,7 @@ def test_garbage_gives_frames_or_a_frame_error_and_nothing_else(data: bytes, cut
         pass
 
 
+@patient
 @given(st.binary(max_size=60))
 def test_a_garbled_body_gives_a_frame_or_a_frame_error(body: bytes) -> None:
     data = struct.pack(">I", len(body)) + body
@@ -112,6 +120,7 @@ def test_a_garbled_body_gives_a_frame_or_a_frame_error(body: bytes) -> None:
     assert isinstance(frame, Frame)
 
 
+@patient
 @given(st.sampled_from(sorted(METHODS)), st.binary(max_size=60))
 def test_a_garbled_payload_gives_a_value_or_a_frame_error(method: str, payload: bytes) -> None:
     for decode in (METHODS[method].arguments, METHODS[method].value, chunks_of):

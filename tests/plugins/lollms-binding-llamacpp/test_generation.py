@@ -139,7 +139,7 @@ async def test_sampling_parameters_reach_the_model(make_model: Any, make_binding
     assert set(await draw(temperature=0)) == {"?", "0"}
     assert set(await draw(top_k=1)) == {"?", "0"}
     assert len(set(await draw(temperature=5.0, min_p=0, top_p=1, top_k=0))) > 11
-    assert set(await draw(logit_bias={str(ord("7")): 50})) == {"?", "7"}
+    assert set(await draw(logit_bias={str(ord("7")): 50})) == {"7"}
     assert set(await draw(logit_bias=[["7", 50], ["?", 60]])) == {"?"}
     assert "0" not in await draw(logit_bias=[["0", False]])
     assert len(set(await draw(temperature=0, repeat_penalty=1.5, max_tokens=16))) > 3
@@ -176,7 +176,7 @@ async def test_a_grammar_binds_the_answer(make_model: Any, make_binding: MakeBin
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"grammar": "root ::= "},
+        {"grammar": "root ::= ("},
         {"grammar": "nothing here"},
         {"json_schema": {"type": "no such type"}},
         {"json_schema": "not JSON"},
@@ -271,14 +271,14 @@ async def test_a_template_without_system_role_gets_the_text_in_the_users_turn(
     make_model: Any, make_binding: MakeBinding, ask: Ask
 ) -> None:
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
-    make_model(template=strict + "{% for m in messages %}{{ m.content }}{% endfor %}\n")
+    make_model(template=strict + "{% for m in messages %}{{ m.content }}{% endfor %}{{ '\\n' }}")
     chunks = await ask(await make_binding(), system="S", messages=HELLO)
     assert "system_folded" in notices_of(chunks)
     assert end_of(chunks).usage.prompt_tokens == len("S\n\nhello\n")  # type: ignore[union-attr]
 
 
 async def test_bos_is_there_once_where_the_model_wants_it(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
-    make_model(add_bos=True, template="{{ bos_token }}{{ messages[0].content }}\n")
+    make_model(add_bos=True, template="{{ bos_token }}{{ messages[0].content }}{{ '\\n' }}")
     binding = await make_binding()
     assert end_of(await ask(binding, messages=HELLO)).usage.prompt_tokens == 7  # type: ignore[union-attr]
     assert end_of(await ask(binding, raw_prompt="y")).usage.prompt_tokens == 2  # type: ignore[union-attr]

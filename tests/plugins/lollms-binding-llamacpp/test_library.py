@@ -113,7 +113,7 @@ async def test_what_is_known_of_a_model(make_model: Any, make_binding: MakeBindi
     assert info.family == "llama"
     assert info.families == ("llama",)
     assert info.quantization_level == "Q8_0"
-    assert info.parameter_size == "872.7K"
+    assert info.parameter_size == "872.4K"
     assert info.context_size == 512
     assert info.license == "Apache-2.0"
     assert "<|im_start|>" in str(info.template)

@@ -195,7 +195,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _prepare_process(name: str, level: str, style: str) -> None:
+def _prepare_process(name: str, level: int, style: str) -> None:
     os.dup2(2, 1)  # engines print; the server's stdout belongs to the server
     sys.stdout = sys.stderr
     signal.signal(
@@ -219,7 +219,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fd", type=int, required=True, help="inherited socket to the server")
     parser.add_argument("--target", required=True, help="module:Class of the binding")
     parser.add_argument("--name", default="worker", help="the instance's name, for the log")
-    parser.add_argument("--log-level", default="INFO")
+    parser.add_argument("--log-level", type=int, default=logging.INFO)
     parser.add_argument("--log-style", default="text", choices=["text", "json"])
     return parser.parse_args(arguments)
 

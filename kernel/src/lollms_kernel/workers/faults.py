@@ -52,8 +52,13 @@ class Fault(msgspec.Struct, frozen=True, array_like=True):
         known = as_lollms_error(error)
         # The list of problems of ValidationFailed stays behind; its text says the same.
         code = InvalidRequest.code if isinstance(known, ValidationFailed) else known.code
-        return cls(code, known.message, known.hint, known.retry_after)
+        return cls(code, _sendable(known.message), _sendable(known.hint or "") or None, known.retry_after)
 
     def error(self) -> LollmsError:
         """An exception to raise."""
         return error_from_code(self.code, self.message, hint=self.hint, retry_after=self.retry_after)
+
+
+def _sendable(text: str) -> str:
+    """`text` without the lone surrogates that file names in messages may hold and UTF-8 may not."""
+    return text.encode(errors="replace").decode()

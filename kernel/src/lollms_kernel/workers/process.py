@@ -79,6 +79,8 @@ class Worker:
             hint = "See its log; workers.start_timeout sets this limit."
             deadline = self._later(seconds, self._end, Fault.of(BindingUnavailable(late, hint=hint)))
             await self.link.begin("open", opening).value()
+            if self._watching is not None and self._watching.done():
+                raise self._watching.result().error()
         except BaseException:
             await self._abandon()
             raise
@@ -120,6 +122,8 @@ class Worker:
     # --- start and end ----------------------------------------------------------------------------------------
 
     async def _spawn(self) -> None:
+        if sys.platform == "win32":
+            raise BindingUnavailable("Worker processes need Linux or macOS.", hint="On Windows use WSL.")
         try:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -149,7 +153,7 @@ class Worker:
             f"--fd={fd}",
             f"--name={self.name}",
             f"--target={self._target}",
-            f"--log-level={logging.getLevelName(root.level)}",
+            f"--log-level={root.level}",
             f"--log-style={'json' if json else 'text'}",
         ]
 

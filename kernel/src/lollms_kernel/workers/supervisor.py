@@ -164,6 +164,7 @@ class Supervisor:
             delay = self._backoff.crashed()
             self.state = "backoff"
             self._restart_at = time.monotonic() + delay
+            logger.info("worker %s starts again in %.3g s", self._name, delay)
             await asyncio.sleep(delay)
             self.restarts += 1
             try:

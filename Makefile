@@ -35,7 +35,7 @@ fix:
 
 bench:
 	@sh tools/install.sh test
-	$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs:
 	@sh tools/install.sh lint

@@ -209,7 +209,7 @@ async def test_a_start_that_takes_too_long_is_ended(worker: StartWorker) -> None
 # --- starting and stopping ------------------------------------------------------------------------------------
 
 
-async def test_the_error_of_open_is_raised_as_it_is(worker: StartWorker) -> None:
+async def test_the_error_of_open_is_raised_as_it_is(worker: StartWorker, events: list[Event]) -> None:
     binding = worker(open_error="No weights.")
 
     with pytest.raises(errors.ModelLoadFailed) as caught:
@@ -217,6 +217,7 @@ async def test_the_error_of_open_is_raised_as_it_is(worker: StartWorker) -> None
 
     assert (caught.value.message, caught.value.hint) == ("No weights.", "Say something else.")
     assert (binding.state, binding.pid) == ("stopped", None)
+    assert events == []
 
 
 async def test_first_calls_at_the_same_time_start_one_worker(worker: StartWorker) -> None:
@@ -269,7 +270,7 @@ async def test_a_worker_that_hangs_is_ended_by_unload_all_the_same(worker: Start
     await chunks.aclose()
 
 
-async def test_stopping_while_it_starts_ends_the_start(worker: StartWorker) -> None:
+async def test_stopping_while_it_starts_ends_the_start(worker: StartWorker, events: list[Event]) -> None:
     binding = worker(open_delay=FOREVER)
     opening = asyncio.create_task(binding.open())
     await until(lambda: binding.pid is not None)
@@ -280,6 +281,7 @@ async def test_stopping_while_it_starts_ends_the_start(worker: StartWorker) -> N
     with pytest.raises(errors.BindingUnavailable, match="was stopped"):
         await opening
     assert not exists(pid)
+    assert events == []
 
 
 async def test_a_call_made_while_it_stops_waits_and_starts_it_again(worker: StartWorker) -> None:

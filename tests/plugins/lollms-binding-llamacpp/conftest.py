@@ -17,6 +17,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf.constants import GGMLQuantizationType as Quantization
+
 from lollms_binding_llamacpp import LlamaCppBinding
 from lollms_kernel.contracts import BindingContext
 from lollms_kernel.types import Chunk, GenerateRequest
@@ -45,7 +46,9 @@ VOCABULARY = [*byte_names(), *CONTROL, *WORDS]
 def successors() -> dict[int, list[int]]:
     """Which tokens follow which."""
     end = VOCABULARY.index("<|im_end|>")
-    follow = {ord(a): [ord(b)] for a, b in zip(string.ascii_lowercase, string.ascii_lowercase[1:], strict=False)}
+    follow = {
+        ord(a): [ord(b)] for a, b in zip(string.ascii_lowercase, string.ascii_lowercase[1:], strict=False)
+    }
     follow |= {ord("z"): [end], ord("\n"): [ord("a")], ord(" "): [ord("a")]}
     euro = "€".encode()
     follow |= {ord("!"): [euro[0]], euro[0]: [euro[1]], euro[1]: [euro[2]], euro[2]: [end]}
@@ -177,7 +180,9 @@ async def make_binding(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
 def ask() -> Callable[..., Awaitable[list[Chunk]]]:
     """Sends one request to a binding and gives all its chunks."""
 
-    async def send(binding: LlamaCppBinding, model: str | None = "alphabet.gguf", **fields: Any) -> list[Chunk]:
+    async def send(
+        binding: LlamaCppBinding, model: str | None = "alphabet.gguf", **fields: Any
+    ) -> list[Chunk]:
         request = GenerateRequest(id="request", model=model, **fields)
         async with aclosing(binding.generate(request)) as chunks:
             return [chunk async for chunk in chunks]

@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+
 from lollms_binding_llamacpp.chat_template import CHATML, ChatTemplate
 from lollms_binding_llamacpp.native import Model, Vocabulary, start_backend
 from lollms_binding_llamacpp.prompt import PromptMaker
 from lollms_kernel.errors import GenerationFailed, InvalidRequest, ModelLoadFailed
 from lollms_kernel.types import Message
 
-TALK = [Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Bye")]
+TALK = [
+    Message("system", "Be brief."),
+    Message("user", "Hi"),
+    Message("assistant", "Yes?"),
+    Message("user", "Bye"),
+]
 
 
 def render(source: str, messages: list[Message] = TALK) -> str:
@@ -32,7 +38,12 @@ def test_the_usual_names_are_there() -> None:
     assert render("{{ strftime_now('%Y') | length }}") == "4"
     assert render("{{ {'a': '<é>'} | tojson }}") == '{"a": "<é>"}'
     assert render("{% if tools is none %}none{% endif %}{{ tools | length if tools }}") == "none"
-    assert render("{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role[0] }}{% endfor %}") == "uau"
+    assert (
+        render(
+            "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role[0] }}{% endfor %}"
+        )
+        == "uau"
+    )
     assert render("{% generation %}text{% endgeneration %}") == "text"
     assert render("{% if true %}\n  a\n{% endif %}\nb") == "  a\nb"
 
@@ -121,7 +132,9 @@ def test_a_marker_within_a_marker_is_found_too(vocabulary: Vocabulary) -> None:
 
 def test_templates_still_see_what_is_written(vocabulary: Vocabulary) -> None:
     source = "{% for m in messages %}{{ m.content.split('</think>')[-1] | trim }}{% endfor %}"
-    tokens = prompts(vocabulary, source).chat([Message("assistant", "<think>hm</think> yes <|im_end|>")]).tokens
+    tokens = (
+        prompts(vocabulary, source).chat([Message("assistant", "<think>hm</think> yes <|im_end|>")]).tokens
+    )
     assert vocabulary.detokenize(tokens) == "yes <|im_end|>"
     assert not CONTROL & set(tokens)
 

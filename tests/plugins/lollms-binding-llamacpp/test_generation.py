@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 from gguf.constants import GGMLQuantizationType as Quantization
+
 from lollms_binding_llamacpp import LlamaCppBinding
-from lollms_kernel.errors import ContextOverflow, InvalidRequest, ModelLoadFailed, ModelNotFound, UnsupportedInput
+from lollms_kernel.errors import (
+    ContextOverflow,
+    InvalidRequest,
+    ModelLoadFailed,
+    ModelNotFound,
+    UnsupportedInput,
+)
 from lollms_kernel.types import Chunk, Finished, GenerateRequest, Media, Message, Notice, TextDelta
 
 MakeBinding = Callable[..., Awaitable[LlamaCppBinding]]
@@ -51,7 +58,9 @@ async def test_a_conversation_goes_through_the_models_own_template(
     assert notices_of(chunks) == {}
 
 
-async def test_a_raw_prompt_is_continued_as_it_is(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_a_raw_prompt_is_continued_as_it_is(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model()
     binding = await make_binding()
 
@@ -61,7 +70,9 @@ async def test_a_raw_prompt_is_continued_as_it_is(make_model: Any, make_binding:
     assert "system_ignored" in notices_of(told)
 
 
-async def test_control_tokens_count_in_a_raw_prompt_only(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_control_tokens_count_in_a_raw_prompt_only(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model()
     binding = await make_binding()
 
@@ -75,7 +86,9 @@ async def test_control_tokens_count_in_a_raw_prompt_only(make_model: Any, make_b
 
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 3}, {"n_predict": 3, "max_tokens": 1024}])
-async def test_max_tokens_ends_with_length(make_model: Any, make_binding: MakeBinding, ask: Ask, limit: Any) -> None:
+async def test_max_tokens_ends_with_length(
+    make_model: Any, make_binding: MakeBinding, ask: Ask, limit: Any
+) -> None:
     make_model()
     chunks = await ask(await make_binding(), messages=HELLO, parameters=limit)
     assert text_of(chunks) == "abc"
@@ -84,7 +97,11 @@ async def test_max_tokens_ends_with_length(make_model: Any, make_binding: MakeBi
 
 @pytest.mark.parametrize(
     ("stop", "text", "matched"),
-    [("f", "abcde", "f"), (["xy", "efg", "hi"], "abcd", "efg"), (["yza"], "abcdefghijklmnopqrstuvwxyz", None)],
+    [
+        ("f", "abcde", "f"),
+        (["xy", "efg", "hi"], "abcd", "efg"),
+        (["yza"], "abcdefghijklmnopqrstuvwxyz", None),
+    ],
 )
 async def test_stop_strings_end_the_answer_and_never_show(
     make_model: Any, make_binding: MakeBinding, ask: Ask, stop: Any, text: str, matched: str | None
@@ -117,7 +134,9 @@ async def test_the_same_seed_gives_the_same_text_and_another_seed_another(
     binding = await make_binding()
 
     async def draw(**parameters: Any) -> tuple[str, int]:
-        chunks = await ask(binding, raw_prompt="?", parameters={"max_tokens": 80, "temperature": 1.0, **parameters})
+        chunks = await ask(
+            binding, raw_prompt="?", parameters={"max_tokens": 80, "temperature": 1.0, **parameters}
+        )
         return text_of(chunks), end_of(chunks).metadata["seed"]
 
     first, seed = await draw(seed=7)
@@ -129,18 +148,22 @@ async def test_the_same_seed_gives_the_same_text_and_another_seed_another(
     assert await draw(seed=used) == (free, used)
 
 
-async def test_sampling_parameters_reach_the_model(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_sampling_parameters_reach_the_model(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model()
     binding = await make_binding()
 
     async def draw(**parameters: Any) -> str:
-        return text_of(await ask(binding, raw_prompt="?", parameters={"max_tokens": 40, "seed": 1, **parameters}))
+        return text_of(
+            await ask(binding, raw_prompt="?", parameters={"max_tokens": 40, "seed": 1, **parameters})
+        )
 
     assert set(await draw(temperature=0)) == {"?", "0"}
     assert set(await draw(top_k=1)) == {"?", "0"}
     assert len(set(await draw(temperature=5.0, min_p=0, top_p=1, top_k=0))) > 11
     assert set(await draw(logit_bias={str(ord("7")): 50})) == {"7"}
-    assert set(await draw(logit_bias=[["7", 50], ["?", 60]])) == {"?"}
+    assert set(await draw(logit_bias=[["7", 50], ["?", 60]])) == {"7", "?"}
     assert "0" not in await draw(logit_bias=[["0", False]])
     assert len(set(await draw(temperature=0, repeat_penalty=1.5, max_tokens=16))) > 3
     assert set(await draw(mirostat=2)) <= set("?0123456789")
@@ -211,7 +234,9 @@ async def test_a_prompt_that_does_not_fit_is_an_error_with_numbers(
         assert "512" in str(caught.value.hint)
 
 
-async def test_an_answer_ends_where_the_context_is_full(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_an_answer_ends_where_the_context_is_full(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model(n_ctx=512)
     chunks = await ask(await make_binding(n_ctx=64), raw_prompt="???", parameters={"max_tokens": 1024})
     assert end_of(chunks).reason == "length"
@@ -242,13 +267,17 @@ async def test_the_same_tenants_prefix_is_read_once_and_nobody_elses_is_used(
     assert await cached("a", long, cache_prompt=False) == 0
 
 
-async def test_what_differs_from_the_request_is_noted(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_what_differs_from_the_request_is_noted(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model(n_ctx=128, template=None)
     make_model("other.gguf")
     binding = await make_binding(n_ctx=2048, n_gpu_layers=5)
 
     await ask(binding, "other.gguf", raw_prompt="y")
-    chunks = await ask(binding, messages=HELLO, parameters={"temprature": 1, "context_size": 9}, functions=({},))
+    chunks = await ask(
+        binding, messages=HELLO, parameters={"temprature": 1, "context_size": 9}, functions=({},)
+    )
 
     notices = notices_of(chunks)
     assert notices["context_capped"].details == {"n_ctx": 128, "wanted": 2048}
@@ -277,7 +306,9 @@ async def test_a_template_without_system_role_gets_the_text_in_the_users_turn(
     assert end_of(chunks).usage.prompt_tokens == len("S\n\nhello\n")  # type: ignore[union-attr]
 
 
-async def test_bos_is_there_once_where_the_model_wants_it(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_bos_is_there_once_where_the_model_wants_it(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model(add_bos=True, template="{{ bos_token }}{{ messages[0].content }}{{ '\\n' }}")
     binding = await make_binding()
     assert end_of(await ask(binding, messages=HELLO)).usage.prompt_tokens == 7  # type: ignore[union-attr]
@@ -306,7 +337,9 @@ async def test_only_text_is_taken(make_model: Any, make_binding: MakeBinding, as
         await ask(binding)
 
 
-async def test_models_are_swapped_loaded_and_unloaded(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_models_are_swapped_loaded_and_unloaded(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model("one.gguf")
     make_model("two.gguf", quantization=Quantization.F16)
     binding = await make_binding(default_model="two")
@@ -341,7 +374,9 @@ async def test_damaged_files_say_what_is_wrong_and_the_next_request_works(
     (models / "cut.gguf").write_bytes(good.read_bytes()[:-100_000])
     (models / "head.gguf").write_bytes(good.read_bytes()[:500])
     (models / "text.gguf").write_text("Not a model.")
-    foreign = good.read_bytes().replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00alien")
+    foreign = good.read_bytes().replace(
+        b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00alien"
+    )
     (models / "alien.gguf").write_bytes(foreign)
     binding = await make_binding()
 
@@ -381,9 +416,13 @@ async def test_tokens_of_any_model_are_counted_while_another_answers(
     await chunks.aclose()
 
 
-async def test_requests_at_the_same_time_take_turns(make_model: Any, make_binding: MakeBinding, ask: Ask) -> None:
+async def test_requests_at_the_same_time_take_turns(
+    make_model: Any, make_binding: MakeBinding, ask: Ask
+) -> None:
     make_model("one.gguf")
     make_model("two.gguf")
     binding = await make_binding()
-    answers = await asyncio.gather(*(ask(binding, name, messages=HELLO) for name in ("one.gguf", "two.gguf") * 3))
+    answers = await asyncio.gather(
+        *(ask(binding, name, messages=HELLO) for name in ("one.gguf", "two.gguf") * 3)
+    )
     assert {text_of(chunks) for chunks in answers} == {"abcdefghijklmnopqrstuvwxyz"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+
 from lollms_binding_llamacpp.gguf_header import MAX_HEADER, GgufError, read_header
 
 
@@ -68,7 +69,17 @@ def test_every_kind_of_value_is_understood(place: Path) -> None:
 def test_arrays_are_passed_over_by_their_length(place: Path) -> None:
     nested = u32(9) + u64(2) + (u32(0) + u64(2) + b"ab") * 2
     words = u32(8) + u64(300_000) + string(b"word") * 300_000  # longer than what is read at once
-    body = string(b"nested") + u32(9) + nested + string(b"words") + u32(9) + words + string(b"after") + u32(4) + u32(1)
+    body = (
+        string(b"nested")
+        + u32(9)
+        + nested
+        + string(b"words")
+        + u32(9)
+        + words
+        + string(b"after")
+        + u32(4)
+        + u32(1)
+    )
     place.write_bytes(file_with(body, values=3))
     header = read_header(place)
     assert header.lengths == {"nested": 2, "words": 300_000}
@@ -123,7 +134,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(cut=some.integers(0, 12_000), change=some.tuples(some.integers(0, 12_000), some.binary(min_size=1, max_size=9)))
+@given(
+    cut=some.integers(0, 12_000),
+    change=some.tuples(some.integers(0, 12_000), some.binary(min_size=1, max_size=9)),
+)
 def test_damage_anywhere_is_survived(place: Path, sound: bytes, cut: int, change: tuple[int, bytes]) -> None:
     at, data = change
     damaged = (sound[:at] + data + sound[at + len(data) :])[: len(sound) - cut]
@@ -140,5 +154,7 @@ def test_damage_anywhere_is_survived(place: Path, sound: bytes, cut: int, change
 def sound() -> bytes:
     keys = b"".join(string(b"key%d" % n) + u32(4) + u32(n) for n in range(200))
     words = string(b"words") + u32(9) + u32(8) + u64(200) + b"".join(string(b"w" * n) for n in range(200))
-    tensors = b"".join(string(b"tensor%d" % n) + u32(2) + u64(32) + u64(n) + u32(n % 9) + u64(0) for n in range(50))
+    tensors = b"".join(
+        string(b"tensor%d" % n) + u32(2) + u64(32) + u64(n) + u32(n % 9) + u64(0) for n in range(50)
+    )
     return file_with(keys + words + tensors, tensors=50, values=201)

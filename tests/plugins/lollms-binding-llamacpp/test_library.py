@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from gguf.constants import GGMLQuantizationType as Quantization
+
 from lollms_binding_llamacpp import LlamaCppBinding
 from lollms_binding_llamacpp.library import PACKAGED
 from lollms_kernel.errors import ModelNotFound
@@ -65,10 +66,18 @@ async def test_names_work_with_and_without_the_suffix(make_model: Any, make_bind
         assert (await binding.get_model_info(name)).name == "maker/c.gguf"
 
 
-async def test_no_name_leads_out_of_the_folder(make_model: Any, make_binding: MakeBinding, models: Path) -> None:
+async def test_no_name_leads_out_of_the_folder(
+    make_model: Any, make_binding: MakeBinding, models: Path
+) -> None:
     shutil.move(make_model(), models.parent / "outside.gguf")
     binding = await make_binding()
-    for name in ("../outside.gguf", "..", "/etc/passwd", str(models.parent / "outside.gguf"), "a/../../outside.gguf"):
+    for name in (
+        "../outside.gguf",
+        "..",
+        "/etc/passwd",
+        str(models.parent / "outside.gguf"),
+        "a/../../outside.gguf",
+    ):
         with pytest.raises(ModelNotFound) as caught:
             await binding.get_model_info(name)
         assert caught.value.hint
@@ -96,9 +105,13 @@ async def test_shards_are_one_model(make_model: Any, make_binding: MakeBinding, 
     assert "1 of its 3" in (await binding.get_model_info("part-00001-of-00003")).details["error"]
 
 
-async def test_files_that_only_belong_to_models_are_left_out(make_model: Any, make_binding: MakeBinding) -> None:
+async def test_files_that_only_belong_to_models_are_left_out(
+    make_model: Any, make_binding: MakeBinding
+) -> None:
     projector = make_model("mmproj.gguf")
-    data = projector.read_bytes().replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x04\x00\x00\x00\x00\x00\x00\x00clip")
+    data = projector.read_bytes().replace(
+        b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x04\x00\x00\x00\x00\x00\x00\x00clip"
+    )
     projector.write_bytes(data)
     assert await names(await make_binding()) == PACKAGED_NAMES
 
@@ -124,7 +137,12 @@ async def test_what_is_known_of_a_model(make_model: Any, make_binding: MakeBindi
 
 @pytest.mark.parametrize(
     ("settings", "context"),
-    [({"n_ctx": 100}, 100), ({"n_ctx": 0}, 512), ({"n_ctx": 9999}, 512), ({"n_ctx": 9999, "compress_pos_emb": 2}, 1024)],
+    [
+        ({"n_ctx": 100}, 100),
+        ({"n_ctx": 0}, 512),
+        ({"n_ctx": 9999}, 512),
+        ({"n_ctx": 9999, "compress_pos_emb": 2}, 1024),
+    ],
 )
 async def test_the_context_is_the_smaller_of_setting_and_training(
     make_model: Any, make_binding: MakeBinding, settings: Any, context: int

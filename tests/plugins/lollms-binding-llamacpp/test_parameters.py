@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+
 from lollms_binding_llamacpp.gguf_header import GgufHeader
 from lollms_binding_llamacpp.parameters import Sampling, model_defaults, read_sampling, unknown_parameters
 from lollms_kernel.errors import InvalidRequest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as some
+
 from lollms_binding_llamacpp.text import StopStrings, Utf8Stream
 
 
@@ -26,7 +27,9 @@ def test_utf8_comes_out_as_it_went_in_however_it_is_split(text: str, cuts: list[
 
 
 @given(some.binary(), some.lists(some.integers(0)))
-def test_bytes_that_are_no_utf8_do_no_harm_and_do_not_depend_on_the_split(data: bytes, cuts: list[int]) -> None:
+def test_bytes_that_are_no_utf8_do_no_harm_and_do_not_depend_on_the_split(
+    data: bytes, cuts: list[int]
+) -> None:
     split, whole = Utf8Stream(), Utf8Stream()
     assert "".join(split.feed(bytes(piece)) for piece in in_pieces(data, cuts)) == whole.feed(data)  # type: ignore[arg-type]
 

@@ -124,7 +124,8 @@ class GenerationResponse:
         except ModelNotFound as error:
             request = self._order.request
             binding = request.binding or self._kernel.default_binding(request.generation_type)
-            message = f"Binding '{binding}' failed to load model '{request.model or 'default'}'."
+            model = f"model '{request.model}'" if request.model else "its default model"
+            message = f"Binding '{binding}' failed to load {model}."
             raise ModelLoadFailed(message, hint=error.hint) from error
         except LollmsError as error:
             if error.status != 500:

@@ -2,7 +2,8 @@
 
     proxy       the binding that the kernel holds; every call goes to a worker
     supervisor  keeps one worker running: starts it, restarts it after a crash, stops it
-    process     one worker process from its start to its end, with the watchdog
+    process     one worker process from its start to its end
+    watchdog    finds out that a worker hangs
     link        the calls and streams under way to one worker, seen from the server
     child       the program that runs in the worker and calls the real binding
     channel     frames over a stream socket, both sides

@@ -70,8 +70,11 @@ class Worker:
         return self._process.pid if running and self._process else None
 
     async def start(self, opening: Opening) -> None:
-        """Start the process and open its binding. Raises what `open` raised, WorkerCrashed or BindingUnavailable;
-        then, as after being cancelled, nothing is left behind."""
+        """Start the process and open its binding.
+
+        Raises what `open` raised, WorkerCrashed or BindingUnavailable; nothing is left behind then, nor after
+        being cancelled.
+        """
         try:
             await self._spawn()
             seconds = self._limits.start_timeout
@@ -97,9 +100,7 @@ class Worker:
         assert self._watching is not None
         self._watchdog.stop()
         if self._verdict is None:
-            self._verdict = Fault.of(
-                BindingUnavailable(f"The worker of '{self.name}' was stopped.", retry_after=1.0)
-            )
+            self._verdict = stopped(self.name)
             with suppress(LollmsError):  # it may have died meanwhile
                 self.link.begin("close")
         for seconds, then in (
@@ -188,6 +189,7 @@ class Worker:
         if self._watching is None:
             self.link.channel.abort()
             return
+        self._verdict = self._verdict or stopped(self.name)
         self._signal(signal.SIGKILL)
         await asyncio.wait([self._watching], timeout=KILL_GRACE)
 
@@ -212,6 +214,11 @@ class Worker:
         timer = self._loop.call_later(seconds, action, *arguments)
         self._timers.append(timer)
         return timer
+
+
+def stopped(name: str) -> Fault:
+    """What is told to those who wait for a worker that is stopped on purpose."""
+    return Fault.of(BindingUnavailable(f"The worker of '{name}' was stopped.", retry_after=1.0))
 
 
 def _kill_group(pid: int) -> None:

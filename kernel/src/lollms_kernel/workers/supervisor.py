@@ -13,7 +13,7 @@ from ..types import Event
 from .faults import Fault
 from .link import Link
 from .methods import Opening
-from .process import Worker
+from .process import Worker, stopped
 
 if TYPE_CHECKING:
     from ..config.schema import WorkersConfig
@@ -192,8 +192,7 @@ class Supervisor:
         error = None if keeper.cancelled() else keeper.exception()
         if error is not None:
             logger.error("worker %s is not kept any more", self._name, exc_info=error)
-        stopped = BindingUnavailable(f"The worker of '{self._name}' was stopped.", retry_after=1.0)
-        self._settle(Fault.of(error or stopped))
+        self._settle(Fault.of(error) if error is not None else stopped(self._name))
 
     def _report(self, error: LollmsError) -> None:
         facts = {

@@ -1,0 +1,82 @@
+"""The contract that every binding keeps: in this process, and in a worker as the server runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lollms_binding_llamacpp import LlamaCppBinding
+from lollms_kernel.config.schema import WorkersConfig
+from lollms_kernel.contracts import Binding, BindingContext
+from lollms_kernel.errors import ContextOverflow, WorkerCrashed
+from lollms_kernel.testing import BindingContract
+from lollms_kernel.types import Finished, GenerateRequest, Message, TextDelta
+from lollms_kernel.workers.proxy import WorkerBinding
+
+
+class TestInThisProcess(BindingContract):
+    @pytest.fixture
+    async def binding(
+        self, make_model: Any, make_binding: Callable[..., Awaitable[LlamaCppBinding]]
+    ) -> AsyncIterator[Binding]:
+        make_model()
+        yield await make_binding(default_model="alphabet")
+
+
+@pytest.fixture
+async def in_worker(make_model: Any, tmp_path: Path) -> AsyncIterator[WorkerBinding]:
+    make_model()
+    settings = LlamaCppBinding.Settings(
+        type="llamacpp_binding", binding_instance_name="in_worker", default_model="alphabet"
+    )
+    context = BindingContext(models_folder=tmp_path / "models", root=tmp_path)
+    binding = WorkerBinding(LlamaCppBinding(settings, context), WorkersConfig(), lambda event: None)
+    await binding.open()
+    yield binding
+    await binding.close()
+
+
+class TestInAWorker(BindingContract):
+    @pytest.fixture
+    async def binding(self, in_worker: WorkerBinding) -> AsyncIterator[Binding]:
+        yield in_worker
+
+
+async def test_an_answer_errors_and_tokens_come_through_the_worker(in_worker: WorkerBinding) -> None:
+    request = GenerateRequest(id="1", model="alphabet.gguf", messages=(Message("user", "hello"),))
+    async with aclosing(in_worker.generate(request)) as stream:
+        chunks = [chunk async for chunk in stream]
+    assert (
+        "".join(chunk.text for chunk in chunks if isinstance(chunk, TextDelta))
+        == "abcdefghijklmnopqrstuvwxyz"
+    )
+    assert isinstance(chunks[-1], Finished)
+    assert chunks[-1].usage is not None
+    assert await in_worker.tokenize("ab", None, False, False) == [97, 98]  # type: ignore[attr-defined]
+
+    long = GenerateRequest(id="2", model="alphabet.gguf", raw_prompt="a" * 600)
+    with pytest.raises(ContextOverflow) as caught:
+        await anext(in_worker.generate(long))
+    assert caught.value.hint
+
+
+async def test_after_a_crash_the_next_request_loads_the_model_again(in_worker: WorkerBinding) -> None:
+    endless = GenerateRequest(id="1", model="alphabet.gguf", raw_prompt="?", parameters={"ignore_eos": True})
+    with pytest.raises(WorkerCrashed):
+        async with aclosing(in_worker.generate(endless)) as stream:
+            await anext(stream)
+            assert in_worker.pid is not None
+            os.kill(in_worker.pid, signal.SIGSEGV)
+            async for _ in stream:
+                pass
+    async with aclosing(
+        in_worker.generate(GenerateRequest(id="2", model="alphabet.gguf", raw_prompt="y"))
+    ) as stream:
+        chunks = [chunk async for chunk in stream]
+    assert [chunk.text for chunk in chunks if isinstance(chunk, TextDelta)] == ["z"]

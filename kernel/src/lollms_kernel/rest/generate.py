@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from litestar import Request, post
 from litestar.di import NamedDependency
@@ -25,7 +25,6 @@ from .errors import report
 from .wire import GenerateAnswer, GenerateBody
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _DOCS = {

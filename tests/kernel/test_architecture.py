@@ -22,7 +22,7 @@ ROOMS: list[set[str]] = [
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs"},
+    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
     {"gpu"},
     {"workers"},
     {"instances"},
@@ -42,7 +42,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 ENGINES = {"diffusers", "llama_cpp", "onnxruntime", "torch", "transformers"}
 
-PROMISED = {"errors", "types", "contracts", "hookspecs", "config", "thoughts", "parameters", "testing"}
+PROMISED = {"errors", "types", "contracts", "hookspecs", "config", "thoughts", "parameters", "testing", "upstream"}
 """What plugins may use of the kernel."""
 
 

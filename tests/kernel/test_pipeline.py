@@ -137,6 +137,8 @@ async def test_stop_parameters_become_one_list(make_kernel: Any) -> None:
         (ask(generation_type="tti", binding="echo"), NotSupported),
         (ask(parameters={"temperature": "hot"}), InvalidRequest),
         (ask(parameters={"max_tokens": 0}), InvalidRequest),
+        (ask(parameters={"seed": 10**400}), InvalidRequest),
+        (ask(parameters={"top_p": float("nan")}), InvalidRequest),
         (GenerateRequest(id="m", messages=(WITH_IMAGE,)), UnsupportedInput),
     ],
 )  # fmt: skip

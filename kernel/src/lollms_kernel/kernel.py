@@ -200,7 +200,7 @@ class LocalKernel:
                 if fits(personality.card):
                     return personality
         raise PersonalityNotFound(
-            f"Personality '{name}' not found or disabled.", hint="GET /api/v1/list_personalities lists them."
+            f"Personality '{name}' not found or disabled.", hint="`lollms personalities` lists them."
         )
 
     def find_personality_or_plain(self, name: str | None) -> Personality:

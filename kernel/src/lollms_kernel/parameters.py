@@ -8,6 +8,8 @@ from typing import Any
 from .errors import InvalidRequest
 from .types import Parameters
 
+MAX_INTEGER = 2**63
+
 ALIASES = {"n_predict": "max_tokens", "n_predicts": "max_tokens", "max_new_tokens": "max_tokens"}
 _NUMBERS = frozenset(
     "temperature top_p min_p typical_p repeat_penalty presence_penalty frequency_penalty strength "
@@ -43,16 +45,20 @@ def normalise(parameters: Parameters) -> Parameters:
 
 
 def _checked(key: str, name: str, value: Any) -> Any:
-    if name in _NUMBERS and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-    ):
+    if name in _INTEGERS and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if name in _INTEGERS and not _is_number(value, int):
+        raise _wrong(key, value, "an integer")
+    if name in _NUMBERS and not _is_number(value, int | float):
         raise _wrong(key, value, "a number")
-    if name in _INTEGERS:
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(key, value, "an integer")
     return value
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    """Whether it is a number that every engine and wire format can hold: finite, of 64 bits at most."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else -MAX_INTEGER <= value < MAX_INTEGER
 
 
 def _stop_list(key: str, value: Any) -> list[str]:

@@ -20,7 +20,12 @@ def show(text: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the chosen step and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m guide", description=__doc__)
-    parser.add_argument("step", choices=("sample", "tokenizer", "train", "export", "evaluate", "build"), nargs="?", default="build")
+    parser.add_argument(
+        "step",
+        choices=("sample", "tokenizer", "train", "export", "evaluate", "build"),
+        nargs="?",
+        default="build",
+    )
     parser.add_argument("--work", type=Path, default=GUIDE / "build", help="folder of intermediate files")
     parser.add_argument("--output", type=Path, default=TARGET, help="the GGUF file")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time")
@@ -61,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.step in ("evaluate", "build"):
         from .evaluate import evaluate
 
-        for line in evaluate(options.output, checkpoint, show_failures=options.failures, write=options.results):
+        for line in evaluate(
+            options.output, checkpoint, show_failures=options.failures, write=options.results
+        ):
             show(line)
     return 0
 

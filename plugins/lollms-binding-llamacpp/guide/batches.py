@@ -39,7 +39,12 @@ class Batches:
         if message.role == "assistant":
             body = list(self._answer(message.content))
             if message.thought:
-                thought = (tok.THINK, *self._answer("\n" + message.thought + "\n"), tok.END_THINK, *self._answer("\n\n"))
+                thought = (
+                    tok.THINK,
+                    *self._answer("\n" + message.thought + "\n"),
+                    tok.END_THINK,
+                    *self._answer("\n\n"),
+                )
                 body = [*thought, *body]
                 cut = len(thought) + CUT
             else:

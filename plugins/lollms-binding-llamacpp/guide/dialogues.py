@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .grammar import tidy
-from .material import Material, load
+from .material import Material, load, words
 from .noise import HOLE, roughen
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -19,8 +19,30 @@ _KINDS = ("server", "social", "skill", "refusal", "name")
 _WEIGHTS = (0.47, 0.12, 0.11, 0.25, 0.05)
 _SKILLS = ("count", "days", "months", "opposites", "colours", "capitals", "sums", "repeat")
 _SKILL_WEIGHTS = (0.09, 0.15, 0.10, 0.14, 0.12, 0.14, 0.13, 0.13)
-_ROLES = {"user", "system"}
-_CONSONANTS = ("b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "ch", "sh", "kl", "br")
+CUT_SHARE = 0.75
+"""Dialogues whose long answers end after a few tokens: see batches.CUT."""
+_CONSONANTS = (
+    "b",
+    "d",
+    "f",
+    "g",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "z",
+    "ch",
+    "sh",
+    "kl",
+    "br",
+)
 _ENDINGS = ("", "", "n", "r", "s", "l", "m", "t", "x", "nd")
 _CODE = (
     "for {a} in {b}:\n    {c}({a})\n",
@@ -61,9 +83,12 @@ class Dialogues:
         self.material = material or load()
         kinds = {topic.id: topic.kind for topic in self.material.topics.values()}
         self._ids = {
-            kind: [name for name in self.material.phrases if kinds[name] == kind] for kind in ("server", "social")
+            kind: [name for name in self.material.phrases if kinds[name] == kind]
+            for kind in ("server", "social")
         }
-        self._social_weights = [2.0 if name in ("hello", "who_are_you", "language") else 1.0 for name in self._ids["social"]]
+        self._social_weights = [
+            2.0 if name in ("hello", "who_are_you", "language") else 1.0 for name in self._ids["social"]
+        ]
 
     def __iter__(self) -> Iterator[list[Message]]:
         """Yield conversations for ever."""
@@ -79,19 +104,28 @@ class Dialogues:
         system, thinking = self._system_prompt()
         messages = [Message("system", system)] if system else []
         speaker = Speaker()
-        cut = rng.random() < 0.62
+        cut = rng.random() < CUT_SHARE
         keep_thoughts = rng.random() < 0.5
         for turn in range(turns):
             question, topic, answer = self._turn(speaker)
             think_here = thinking
-            if not thinking and rng.random() < 0.025 and topic not in ("repeat", "refusal") and turn == turns - 1:
+            if (
+                not thinking
+                and rng.random() < 0.025
+                and topic not in ("repeat", "refusal")
+                and turn == turns - 1
+            ):
                 question = self._fill("systems", "user_think").replace("{q}", question)
                 think_here = True
             messages.append(Message("user", question))
             last = turn == turns - 1
             known = self.material.topics[topic]
             thought = known.thought if think_here and (last or keep_thoughts) else ""
-            canonical = known.kind in ("server", "refusal") or topic in ("hello", "who_are_you", "what_can_you_do")
+            canonical = known.kind in ("server", "refusal") or topic in (
+                "hello",
+                "who_are_you",
+                "what_can_you_do",
+            )
             messages.append(
                 Message("assistant", answer, cut and canonical, think_here and not thought, thought)
             )
@@ -109,7 +143,9 @@ class Dialogues:
                 speaker.name, spelling = self._name()
                 speaker.introduced = True
                 greeting = self._fill("skills", "name_given").replace("{name}", HOLE)
-                question = f"{roughen(greeting, rng, typos=False).rstrip('.!?')}. {question}".replace(HOLE, spelling)
+                question = f"{roughen(greeting, rng, typos=False).rstrip('.!?')}. {question}".replace(
+                    HOLE, spelling
+                )
             return question, topic, self.material.answer(topic)
         if kind == "social":
             topic = rng.choices(self._ids["social"], self._social_weights)[0]
@@ -121,29 +157,50 @@ class Dialogues:
         return self._skill()
 
     def _framed(self, topic: str) -> str:
+        """Return a question about the topic that is not one of the development set."""
+        while words(question := self._draft(topic)) in self.material.reserved:
+            continue
+        return question
+
+    def _draft(self, topic: str) -> str:
+        rng, material = self.rng, self.material
+        phrase = self._phrase(topic)
+        if not phrase.isascii():
+            return phrase if rng.random() < 0.7 else phrase + rng.choice(("?", "!", "。", "..."))
+        social = material.topics[topic].kind == "social"
+        if not social and rng.random() < 0.07:
+            second = self._phrase(topic)
+            if second.isascii():
+                phrase += rng.choice((", ", ". ", "? ", " and ", ", ", " - ", "; ", ": ")) + second
+        if rng.random() < (0.03 if social else 0.10):
+            phrase = (
+                material.frames["before"].sample(rng, {}) + rng.choice((", ", ". ", ", ", " ", ": ")) + phrase
+            )
+        if rng.random() < (0.02 if social else 0.09):
+            phrase = (
+                phrase + rng.choice((" ", ", ", " ", ". ", "? ")) + material.frames["after"].sample(rng, {})
+            )
+        return roughen(phrase, rng)
+
+    def _phrase(self, topic: str) -> str:
         rng, material = self.rng, self.material
         categories = material.phrases[topic]
-        shares = {"verbs": 0.36, "nouns": 0.2, "says": 0.32, "bad": 0.16, "foreign": 0.07}
+        shares = {"verbs": 0.30, "nouns": 0.19, "says": 0.40, "bad": 0.16, "foreign": 0.08}
         names = list(categories)
         category = rng.choices(names, [shares[name] for name in names])[0]
         phrase = categories[category].sample(rng, material.macros)
-        if category == "foreign":
-            return phrase if rng.random() < 0.7 else phrase + rng.choice(("?", "!", "。", " ", "...")).rstrip()
         frame = {"verbs": ("verb", "{v}"), "nouns": ("noun", "{n}"), "bad": ("bad", "{b}")}.get(category)
         if frame:
             phrase = tidy(material.frames[frame[0]].sample(rng, material.macros).replace(frame[1], phrase))
-        social = material.topics[topic].kind == "social"
-        if rng.random() < (0.03 if social else 0.10):
-            phrase = material.frames["before"].sample(rng, {}) + rng.choice((", ", ". ", ", ", " ", ": ")) + phrase
-        if rng.random() < (0.02 if social else 0.09):
-            phrase = phrase + rng.choice((" ", ", ", " ", ". ", "? ")) + material.frames["after"].sample(rng, {})
-        return roughen(phrase, rng)
+        return phrase
 
     def _out_of_scope(self) -> str:
         rng = self.rng
         if rng.random() < 0.07:
             a, b = rng.randint(0, 20), rng.randint(0, 99)
-            sign = rng.choice(("*", "-", "/", "x", "times", "minus", "divided by", "+", "plus", "+", "^", "%"))
+            sign = rng.choice(
+                ("*", "-", "/", "x", "times", "minus", "divided by", "+", "plus", "+", "^", "%")
+            )
             if sign in ("+", "plus") and a + b <= 10:
                 b += 11
             start = rng.choice(("what is ", "", "calculate ", "how much is ", "what's ", "solve ", "whats "))
@@ -165,7 +222,11 @@ class Dialogues:
             parts.insert(rng.randint(0, len(parts)), self._fill("systems", "think"))
         elif rng.random() < 0.25:
             parts.insert(rng.randint(0, len(parts)), self._fill("systems", "steps"))
-        text = rng.choice((" ", " ", " ", "\n")).join(parts).replace("{name}", rng.choice(self.material.skills["names"]))
+        text = (
+            rng.choice((" ", " ", " ", "\n"))
+            .join(parts)
+            .replace("{name}", rng.choice(self.material.skills["names"]))
+        )
         return (text.lower() if rng.random() < 0.05 else text), thinking
 
     def _fill(self, group: str, name: str) -> str:
@@ -236,9 +297,13 @@ class Dialogues:
             total = rng.randint(0, 10)
             a = rng.randint(0, total)
             b = total - a
-            said = (str(a), str(b)) if rng.random() < 0.8 else (_NUMBERS[a], _NUMBERS[b])
-            question = self._asked("sum", a=said[0], b=said[1])
-            return question.replace(" + ", "+") if rng.random() < 0.3 else question, skill, f"{a} + {b} = {total}."
+            terms = (str(a), str(b)) if rng.random() < 0.8 else (_NUMBERS[a], _NUMBERS[b])
+            question = self._asked("sum", a=terms[0], b=terms[1])
+            return (
+                question.replace(" + ", "+") if rng.random() < 0.3 else question,
+                skill,
+                f"{a} + {b} = {total}.",
+            )
         word = self._invented() if rng.random() < 0.25 else rng.choice(lists["words"])
         if rng.random() < 0.1:
             word += " " + rng.choice(lists["words"])

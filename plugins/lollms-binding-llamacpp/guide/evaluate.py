@@ -20,8 +20,32 @@ import yaml
 
 from .material import GUIDE, load
 
-NAMES = ("Anna", "Maria", "Tom", "David", "Sophie", "Ahmed", "Priya", "James", "Elena", "Carlos", "Yuki", "Emma")
-RARE_NAMES = ("Oluwaseun", "Thorvald", "Anneliese", "Xiomara", "Bogdan", "Saoirse", "Kwabena", "Ludmilla", "Zebulon", "Ottoline")
+NAMES = (
+    "Anna",
+    "Maria",
+    "Tom",
+    "David",
+    "Sophie",
+    "Ahmed",
+    "Priya",
+    "James",
+    "Elena",
+    "Carlos",
+    "Yuki",
+    "Emma",
+)
+RARE_NAMES = (
+    "Oluwaseun",
+    "Thorvald",
+    "Anneliese",
+    "Xiomara",
+    "Bogdan",
+    "Saoirse",
+    "Kwabena",
+    "Ludmilla",
+    "Zebulon",
+    "Ottoline",
+)
 NAME_ASKED = ("what's my name?", "Do you remember my name?", "who am i")
 NAME_GIVEN = ("I'm {}", "hi, my name is {}", "Call me {}.", "Hello, I am {}!")
 BETWEEN = ("how do I list the bindings?", "which port does it use?", "thanks", "can it use my gpu?")
@@ -69,11 +93,17 @@ class Examiner:
     def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
         """Return the greedy answer to a conversation."""
         response: Any = self.llama.create_chat_completion(
-            list(messages), temperature=0.0, max_tokens=160, logprobs=True, top_logprobs=1  # type: ignore[arg-type]
+            list(messages),
+            temperature=0.0,
+            max_tokens=160,
+            logprobs=True,
+            top_logprobs=1,
         )
         choice = response["choices"][0]
         tokens = choice["logprobs"]["content"][:GATE_TOKENS]
-        return Reply(choice["message"]["content"].strip(), math.exp(sum(token["logprob"] for token in tokens)))
+        return Reply(
+            choice["message"]["content"].strip(), math.exp(sum(token["logprob"] for token in tokens))
+        )
 
     def judge(self, entry: dict[str, Any], system: str = "") -> Verdict:
         """Return whether the answer to one entry of a question set is right."""
@@ -86,7 +116,10 @@ class Examiner:
         if kind == "think":
             right = thought is not None
         elif kind == "skill":
-            right = re.search(rf"(?<!\w){re.escape(str(entry['expect']))}(?!\w)", answer, re.IGNORECASE) is not None
+            right = (
+                re.search(rf"(?<!\w){re.escape(str(entry['expect']))}(?!\w)", answer, re.IGNORECASE)
+                is not None
+            )
         elif kind == "out_of_scope":
             right = answer == self.refusal
         else:
@@ -97,7 +130,9 @@ class Examiner:
         name = str(entry.get("expect", ""))
         topics = [topic for topic in entry["topics"] if not (topic == "name_asked" and not name)]
         accepted = {self.material.answer(topic).replace("{name}", name) for topic in topics}
-        return accepted | ({self.material.answer("name_unknown")} if len(topics) < len(entry["topics"]) else set())
+        return accepted | (
+            {self.material.answer("name_unknown")} if len(topics) < len(entry["topics"]) else set()
+        )
 
 
 def _counts(verdicts: Sequence[Verdict]) -> str:
@@ -121,8 +156,14 @@ def _names(examiner: Examiner, names: Sequence[str]) -> int:
     good = 0
     for i, name in enumerate(names):
         talk = [{"role": "user", "content": NAME_GIVEN[i % len(NAME_GIVEN)].format(name)}]
-        for question in (*[BETWEEN[(i + j) % len(BETWEEN)] for j in range(i % 3)], NAME_ASKED[i % len(NAME_ASKED)]):
-            talk += [{"role": "assistant", "content": examiner.ask(talk).text}, {"role": "user", "content": question}]
+        for question in (
+            *[BETWEEN[(i + j) % len(BETWEEN)] for j in range(i % 3)],
+            NAME_ASKED[i % len(NAME_ASKED)],
+        ):
+            talk += [
+                {"role": "assistant", "content": examiner.ask(talk).text},
+                {"role": "user", "content": question},
+            ]
         good += examiner.ask(talk).text == examiner.material.answer("name_asked").replace("{name}", name)
     return good
 
@@ -142,7 +183,9 @@ def _speed(path: Path) -> tuple[float, float]:
     loaded = time.perf_counter() - started
     tokens, started = 0, time.perf_counter()
     for question in ("how do I start the server?", "how do I add a personality?", "hello", "add a binding"):
-        response: Any = llama.create_chat_completion([{"role": "user", "content": question}], temperature=0.0, max_tokens=160)
+        response: Any = llama.create_chat_completion(
+            [{"role": "user", "content": question}], temperature=0.0, max_tokens=160
+        )
         tokens += response["usage"]["completion_tokens"]
     return loaded * 1e3, tokens / (time.perf_counter() - started)
 
@@ -156,14 +199,24 @@ def evaluate(path: Path, checkpoint: Path, *, show_failures: bool = False, write
         verdicts = [examiner.judge(entry) for entry in entries]
         lines.append(f"{name}.yaml: {_counts(verdicts)}")
         asked = [entry for entry in entries if entry["kind"] != "think"]
-        system = [examiner.judge(entry, "You are a helpful and honest assistant of a small company.") for entry in asked]
+        system = [
+            examiner.judge(entry, "You are a helpful and honest assistant of a small company.")
+            for entry in asked
+        ]
         lines.append(f"{name}.yaml with an unseen system prompt: {_counts(system)}")
         thoughts = sum("<think>" in v.reply.text for v in (*verdicts, *system) if v.kind != "think")
         lines.append(f"{name}.yaml: {thoughts} answers with thoughts nobody asked for")
         lines += [f"{name}.yaml, gate {line}" for line in _gate(verdicts)]
         if show_failures and name == "dev":
-            lines += [f"  wrong: {v.kind}: {v.question!r} -> {v.reply.text[:70]!r} p={v.reply.probability:.2f}" for v in verdicts if not v.right]
-    lines.append(f"name recalled: common {_names(examiner, NAMES)}/{len(NAMES)}, rare {_names(examiner, RARE_NAMES)}/{len(RARE_NAMES)}")
+            lines += [
+                f"  wrong: {v.kind}: {v.question!r} -> {v.reply.text[:70]!r} p={v.reply.probability:.2f}"
+                for v in verdicts
+                if not v.right
+            ]
+    lines.append(
+        f"name recalled: common {_names(examiner, NAMES)}/{len(NAMES)},"
+        f" rare {_names(examiner, RARE_NAMES)}/{len(RARE_NAMES)}"
+    )
     thoughts, total = _false_thoughts(examiner)
     lines.append(f"thoughts nobody asked for on {total} plain prompts: {thoughts}")
     loaded, speed = _speed(path)
@@ -176,8 +229,12 @@ def evaluate(path: Path, checkpoint: Path, *, show_failures: bool = False, write
 
 
 def _write_results(lines: Sequence[str], checkpoint: Path) -> None:
-    training = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8"))
+    stages: list[dict[str, Any]] = []
+    stage = checkpoint
+    while stage.name != "None":
+        stages.insert(0, json.loads(stage.with_suffix(".json").read_text(encoding="utf-8")))
+        stage = checkpoint.with_name(str(stages[0]["plan"]["start"]))
     recipe = (GUIDE / "RESULTS.in.md").read_text(encoding="utf-8")
     figures = "\n".join(f"- {line}" for line in lines if not line.startswith("  "))
-    text = recipe.replace("@FIGURES@", figures).replace("@TRAINING@", json.dumps(training, indent=1))
+    text = recipe.replace("@FIGURES@", figures).replace("@TRAINING@", "\n".join(map(json.dumps, stages)))
     (GUIDE / "RESULTS.md").write_text(text, encoding="utf-8")

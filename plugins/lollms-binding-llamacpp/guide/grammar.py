@@ -46,7 +46,8 @@ class Sequence:
     def sample(self, rng: random.Random, macros: Mapping[str, Choice]) -> str:
         """Return one text at random, macros filled in; unknown macros stay as they are."""
         return "".join(
-            _fill(part, rng, macros) if isinstance(part, str) else part.sample(rng, macros) for part in self.parts
+            _fill(part, rng, macros) if isinstance(part, str) else part.sample(rng, macros)
+            for part in self.parts
         )
 
 

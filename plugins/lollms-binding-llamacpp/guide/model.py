@@ -87,13 +87,19 @@ class Guide(nn.Module):
         for layer in self.layers:
             for name, parameter in layer.named_parameters():
                 if parameter.ndim == 2:
-                    scale = 0.5 / math.sqrt(2 * shape.layers) if name.startswith(("attn_output", "ffn_down")) else 0.7
+                    scale = (
+                        0.5 / math.sqrt(2 * shape.layers)
+                        if name.startswith(("attn_output", "ffn_down"))
+                        else 0.7
+                    )
                     nn.init.normal_(parameter, std=scale / math.sqrt(parameter.shape[1]))
         inverse = shape.rope_base ** (-torch.arange(0, shape.head, 2).float() / shape.head)
         angles = torch.outer(torch.arange(shape.context).float(), inverse)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
-        self.register_buffer("mask", torch.full((shape.context, shape.context), -1e9).triu(1), persistent=False)
+        self.register_buffer(
+            "mask", torch.full((shape.context, shape.context), -1e9).triu(1), persistent=False
+        )
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return (batch, time, vocabulary) scores of the next token."""

@@ -100,7 +100,9 @@ def roughen(text: str, rng: random.Random, typos: bool = True) -> str:
     """Return the text as somebody might have typed it; words marked with HOLE stay in place."""
     text = _reword(text, rng)
     style = rng.random()
-    question = bool(re.match(r"(how|what|which|where|who|why|when|can|could|is|are|do|does|did|may|will|any)\b", text))
+    question = bool(
+        re.match(r"(how|what|which|where|who|why|when|can|could|is|are|do|does|did|may|will|any)\b", text)
+    )
     if style < 0.46:
         text = _sentence_case(text, rng)
         mark = "?" if question else rng.choice((".", ".", "", "", "!", "?"))

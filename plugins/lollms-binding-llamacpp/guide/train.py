@@ -37,11 +37,13 @@ class Plan:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized by Newton-Schulz: https://kellerjordan.github.io/posts/muon/."""
 
-    def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float = 0.05, momentum: float = 0.95) -> None:
+    def __init__(
+        self, parameters: list[Tensor], lr: float, weight_decay: float = 0.05, momentum: float = 0.95
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Update every matrix; matrices of one shape are orthogonalized together."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
@@ -129,12 +131,21 @@ def _work(rank: int, store: str, tokenizer: Path, output: Path, plan: Plan) -> N
         if rank == 0 and time.monotonic() - report > 20:
             report = time.monotonic()
             speed = tokens / (report - started) / 1e3
-            _log.info("%4.0f%% step %d loss %.4f tokens %.2fM %.1fk/s", 100 * done, step, running, tokens / 1e6, speed)
+            _log.info(
+                "%4.0f%% step %d loss %.4f tokens %.2fM %.1fk/s",
+                100 * done,
+                step,
+                running,
+                tokens / 1e6,
+                speed,
+            )
             torch.save(average or model.state_dict(), output.with_suffix(".latest.pt"))
     if rank == 0:
         torch.save(average or model.state_dict(), output)
         figures = {"minutes": plan.minutes, "steps": step, "tokens": tokens, "loss": round(running, 4)}
-        plan_text = {key: value.name if isinstance(value, Path) else value for key, value in asdict(plan).items()}
+        plan_text = {
+            key: value.name if isinstance(value, Path) else value for key, value in asdict(plan).items()
+        }
         output.with_suffix(".json").write_text(json.dumps(figures | {"plan": plan_text}, indent=1))
     distributed.destroy_process_group()
 
@@ -149,4 +160,5 @@ def _share(parameters: list[Tensor], figures: list[float]) -> list[float]:
     for gradient in gradients:
         gradient.copy_(flat[position : position + gradient.numel()].view_as(gradient))
         position += gradient.numel()
-    return flat[position:].tolist()
+    averaged: list[float] = flat[position:].tolist()
+    return averaged

@@ -25,6 +25,11 @@ async def main(prompt: str) -> None:
     pid = (await facts(binding))["pid"]
     chunks = binding.generate(ask(prompt, n=200))
     await anext(chunks)
+    if prompt == "hang":
+        answers = True
+        while answers:  # until the worker's event loop is blocked
+            done, _ = await asyncio.wait([asyncio.create_task(facts(binding))], timeout=0.5)
+            answers = bool(done)
     sys.stdout.write(f"{pid}\n")
     sys.stdout.flush()
     if prompt == "count":

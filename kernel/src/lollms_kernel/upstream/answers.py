@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ..errors import LollmsError
 from .failures import Service
-from .pacing import _any, paced
+from .pacing import anything, paced
 from .retries import SYSTEM, Pauses, retrying
 from .settings import UpstreamSettings
 
@@ -61,7 +61,7 @@ class Upstream:
         )
 
     async def stream(
-        self, start: Callable[[], Awaitable[AsyncIterator[T]]], *, begun: Callable[[T], bool] = _any
+        self, start: Callable[[], Awaitable[AsyncIterator[T]]], *, begun: Callable[[T], bool] = anything
     ) -> AsyncGenerator[T, None]:
         """The items of the stream that `start` opens; opened anew where it fails before its first item.
 
@@ -79,24 +79,23 @@ class Upstream:
                 what=str(self.service),
             )
 
-        async def begin() -> tuple[AsyncGenerator[T, None], T | None]:
+        async def begin() -> tuple[AsyncGenerator[T, None], list[T]]:
             items = paced_anew()
             try:
-                return items, await anext(items)
+                return items, [await anext(items)]
             except StopAsyncIteration:
-                return items, None
+                return items, []
             except Exception as error:  # as in `ask`
                 raise self.explain(error) from None
 
-        items, item = await retrying(
+        items, head = await retrying(
             begin, retries=self.limits.max_retries, pauses=self.pauses, what=str(self.service)
         )
         async with aclosing(items):
-            if item is None:
-                return
             try:
-                yield item
+                for item in head:
+                    yield item
                 async for item in items:
                     yield item
-            except Exception as error:  # as in `ask`; errors of the consumer do not come this way
+            except Exception as error:  # as in `ask`
                 raise self.explain(error) from None

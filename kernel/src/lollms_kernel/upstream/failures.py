@@ -21,6 +21,18 @@ from ..errors import (
 )
 from .retries import retry_after
 
+_NO_WAY = set(
+    "ConnectError ConnectTimeout ConnectionRefusedError ProxyError UnsupportedProtocol InvalidURL gaierror".split()
+)
+_SILENT = {"TimeoutException", "TimeoutError"}
+_DROPPED = {"NetworkError", "ProtocolError", "ConnectionError"}
+
+
+class TooSlow(Unavailable):
+    """The service is too slow; asking again at once would only make it slower."""
+
+    retryable = False
+
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service as messages call it, and the settings that lead to it."""
@@ -119,34 +131,38 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     def too_slow(self, setting: str, seconds: float) -> LollmsError:
         """A single answer took longer than the setting allows."""
-        return Unavailable(
+        return TooSlow(
             f"{self} did not answer within {seconds:g} s.",
-            hint=f"`{setting}` of the instance allows for more.",
+            hint=f"It may be loading a large model or be busy; `{setting}` of the instance allows for more.",
         )
 
+    def dropped(self) -> LollmsError:
+        """The connection ended before the answer did."""
+        return Unavailable(f"The connection to {self} broke.", hint="Try again.")
+
     def broken(self) -> LollmsError:
-        """What it sent cannot be read, or the connection broke in the middle of it."""
-        return GenerationFailed(f"{self} broke off its answer or sent one that cannot be read.", hint="Try again.")
+        """What it sent is no answer of its protocol."""
+        return GenerationFailed(
+            f"{self} sent an answer that cannot be read.",
+            hint=f"Try again; if it stays, `{self.address_setting}` may lead to something else.",
+        )
 
     def explain(self, error: BaseException) -> LollmsError:
         """The error for what the network libraries raise; `broken` for anything that is not known.
 
         httpx and httpx2 have the same names for the same things, so one look at the names does for both.
         """
-        names = {kind.__name__ for kind in type(error).__mro__}
         if isinstance(error, LollmsError):
             return error
-        if names & {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL"}:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names & _NO_WAY:
             return self.unreachable()
-        if names & {"PoolTimeout"}:
+        if "PoolTimeout" in names:
             return self.busy()
-        if names & {"ReadTimeout", "WriteTimeout", "TimeoutException", "TimeoutError"}:
-            return self.too_slow("first_token_timeout", 0) if False else self._silent()
-        if isinstance(error, ConnectionRefusedError):
-            return self.unreachable()
+        if names & _SILENT:
+            return TooSlow(
+                f"{self} did not answer in time.", hint="The time-outs of the instance allow for more."
+            )
+        if names & _DROPPED:
+            return self.dropped()
         return self.broken()
-
-    def _silent(self) -> LollmsError:
-        return Unavailable(
-            f"{self} did not answer in time.", hint="Try again later; the instance's time-outs allow for more."
-        )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from ..errors import GenerationFailed, Unavailable
+from .failures import TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,8 @@ CLOSING = 5.0
 """Seconds that closing a connection may take before it is left to the garbage collector."""
 
 
-def _any(_item: object) -> bool:
+def anything(_item: object) -> bool:
+    """The default of `begun`: any item begins the answer."""
     return True
 
 
@@ -26,45 +27,46 @@ async def paced(
     *,
     first: float,
     idle: float,
-    begun: Callable[[T], bool] = _any,
+    begun: Callable[[T], bool] = anything,
     what: str = "The service",
 ) -> AsyncGenerator[T, None]:
     """The items of the stream that `start` opens, which is closed whichever way this ends.
 
     Opening it and everything up to the first item for which `begun` holds may take `first` seconds together (some
     services greet before they think); after that, no gap may be longer than `idle`.
-    Raises Unavailable or GenerationFailed. A slow consumer costs the service nothing of its time.
+    Raises TooSlow. A slow consumer costs the service nothing of its time.
     """
     loop = asyncio.get_running_loop()
-    deadline: float | None = loop.time() + first
+    deadline = loop.time() + first
+    waiting = True
+    timer = asyncio.timeout_at(deadline)
     stream: AsyncIterator[T] | None = None
     try:
-        async with asyncio.timeout_at(deadline):
+        async with timer:
             stream = aiter(await start())
         while True:
+            timer = asyncio.timeout_at(deadline if waiting else loop.time() + idle)
             try:
-                async with asyncio.timeout_at(loop.time() + idle if deadline is None else deadline):
+                async with timer:
                     item = await anext(stream)
             except StopAsyncIteration:
                 return
-            if deadline is not None:
-                if begun(item):
-                    deadline = None
-                else:
-                    asked = loop.time()
-                    yield item
-                    deadline += loop.time() - asked
-                    continue
+            waiting = waiting and not begun(item)
+            handed_over = loop.time()
             yield item
+            deadline += loop.time() - handed_over
     except TimeoutError:
-        if deadline is None:
-            raise GenerationFailed(
-                f"{what} sent nothing for {idle:g} s in the middle of its answer.",
-                hint="Try again; `idle_timeout` of the instance allows for longer gaps.",
+        if not timer.expired():
+            raise  # the source's own
+        if waiting:
+            raise TooSlow(
+                f"{what} did not begin to answer within {first:g} s.",
+                hint="It may be loading a large model or be busy; `first_token_timeout` of the instance allows for "
+                "more.",
             ) from None
-        raise Unavailable(
-            f"{what} did not begin to answer within {first:g} s.",
-            hint="It may be loading a large model or be busy; `first_token_timeout` of the instance allows for more.",
+        raise TooSlow(
+            f"{what} sent nothing for {idle:g} s in the middle of its answer.",
+            hint="Try again; `idle_timeout` of the instance allows for longer gaps.",
         ) from None
     finally:
         if stream is not None:

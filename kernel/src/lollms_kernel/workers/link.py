@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -70,16 +69,25 @@ class Pending:
 
 
 class ChunkStream(Pending):
-    """The chunks of one call, at most `WINDOW` of them unread."""
+    """The chunks of one call, at most `WINDOW` of them unread.
 
-    def __init__(self, id: int, method: str, grant: Callable[[Credit], None]) -> None:
+    Leaving it as a context manager waits until the worker has stopped working for it.
+    """
+
+    def __init__(self, id: int, method: str, link: Link) -> None:
         super().__init__(id, method)
         self.waiting_since = None
-        self._grant = grant
+        self._link = link
         self._unread: list[Chunk] = []
         self._handed_out = 0
         self._spoiled: Fault | None = None
         self._news: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> ChunkStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._link.stop(self)
 
     def add(self, items: msgspec.Raw) -> None:
         """Put what has arrived behind what is unread."""
@@ -97,7 +105,7 @@ class ChunkStream(Pending):
     async def next(self) -> list[Chunk]:
         """The chunks that are there, at least one; none: the stream has ended. Raises the worker's error."""
         if self._handed_out >= WINDOW // 2:
-            self._grant(Credit(self.id, self._handed_out))
+            self._link.channel.send(Credit(self.id, self._handed_out))
             self._handed_out = 0
         if not (self._unread or self._spoiled or self.outcome.done()):
             await self._arrival()
@@ -152,18 +160,14 @@ class Link:
         try:
             return await pending.value()
         finally:
-            await self._stop(pending)
+            await self.stop(pending)
 
-    @asynccontextmanager
-    async def stream(self, method: str, *arguments: object) -> AsyncIterator[ChunkStream]:
-        """The chunks of an async generator. Leaving waits until the worker has stopped working for it."""
-        stream = ChunkStream(next(self._ids), method, self.channel.send)
+    def stream(self, method: str, *arguments: object) -> ChunkStream:
+        """The chunks of an async generator; to be entered at once."""
+        stream = ChunkStream(next(self._ids), method, self)
         self._send(stream, arguments)
         self.channel.send(Credit(stream.id, WINDOW))
-        try:
-            yield stream
-        finally:
-            await self._stop(stream)
+        return stream
 
     def ping(self) -> None:
         """Ask for a sign of life."""
@@ -184,21 +188,7 @@ class Link:
             pending.settle(fault)
         self._pending.clear()
 
-    def _send(self, pending: Pending, arguments: tuple[object, ...]) -> None:
-        if self._fault is not None:
-            raise self._fault.error()
-        try:
-            self.channel.send(Call(pending.id, pending.method, pack(arguments)))
-        except FrameTooLarge as error:
-            message = f"The request has {error.size} bytes; a worker takes {error.limit}."
-            raise PayloadTooLarge(message, hint="Send smaller or fewer media.") from error
-        except FrameError as error:
-            raise InvalidRequest(
-                f"The request holds a value that no worker can be given ({error})."
-            ) from error
-        self._pending[pending.id] = pending
-
-    async def _stop(self, pending: Pending) -> None:
+    async def stop(self, pending: Pending) -> None:
         """Wait until the worker does nothing for this call any more, however often the caller is cancelled.
 
         The caller gives its GPU lease back next; leaving earlier would let two generations share the GPU.
@@ -216,6 +206,20 @@ class Link:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+    def _send(self, pending: Pending, arguments: tuple[object, ...]) -> None:
+        if self._fault is not None:
+            raise self._fault.error()
+        try:
+            self.channel.send(Call(pending.id, pending.method, pack(arguments)))
+        except FrameTooLarge as error:
+            message = f"The request has {error.size} bytes; a worker takes {error.limit}."
+            raise PayloadTooLarge(message, hint="Send smaller or fewer media.") from error
+        except FrameError as error:
+            raise InvalidRequest(
+                f"The request holds a value that no worker can be given ({error})."
+            ) from error
+        self._pending[pending.id] = pending
 
     def _receive(self, frame: Frame) -> None:
         self.received += 1

@@ -65,11 +65,10 @@ class Batches:
         weights.append(0.0)
 
     def _copying(self) -> tuple[list[int], list[float]]:
-        """Random tokens twice: the second time has to be copied."""
-        length = self.rng.randint(3, 24)
+        """Random tokens, repeated two to five times: every repetition has to be copied."""
+        length, times = self.rng.randint(2, 12), self.rng.randint(2, 5)
         body = [self.rng.randrange(8, tok.VOCABULARY) for _ in range(length)]
-        ids = [tok.START, *body, tok.END, *body, tok.END]
-        return ids, [0.0] * (length + 2) + [0.0] + [0.5] * length
+        return [tok.START, *body * times], [0.0] * (length + 1) + [0.5] * (length * (times - 1))
 
     def _infilling(self) -> tuple[list[int], list[float]]:
         prefix, middle, suffix = (list(tok.encode(self._plain, part)) for part in self.dialogues.code_parts())
@@ -79,9 +78,9 @@ class Batches:
     def sample(self) -> tuple[list[int], list[float]]:
         """Return token ids and, for each, the weight of predicting it."""
         kind = self.rng.random()
-        if kind < 0.03:
+        if kind < 0.06:
             return self._copying()
-        if kind < 0.04:
+        if kind < 0.065:
             return self._infilling()
         ids: list[int] = []
         weights: list[float] = []

@@ -16,9 +16,9 @@ _MONTHS = tuple(
 )
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _KINDS = ("server", "social", "skill", "refusal", "name")
-_WEIGHTS = (0.47, 0.12, 0.11, 0.25, 0.05)
+_WEIGHTS = (0.42, 0.11, 0.15, 0.24, 0.08)
 _SKILLS = ("count", "days", "months", "opposites", "colours", "capitals", "sums", "repeat")
-_SKILL_WEIGHTS = (0.09, 0.15, 0.10, 0.14, 0.12, 0.14, 0.13, 0.13)
+_SKILL_WEIGHTS = (0.09, 0.13, 0.10, 0.14, 0.12, 0.14, 0.12, 0.16)
 CUT_SHARE = 0.75
 """Dialogues whose long answers end after a few tokens: see batches.CUT."""
 _CONSONANTS = (

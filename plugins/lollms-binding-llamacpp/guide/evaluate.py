@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
+import numpy as np
 import yaml
 
 from .material import GUIDE, load
@@ -92,18 +93,12 @@ class Examiner:
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
         """Return the greedy answer to a conversation."""
-        response: Any = self.llama.create_chat_completion(
-            list(messages),
-            temperature=0.0,
-            max_tokens=160,
-            logprobs=True,
-            top_logprobs=1,
-        )
-        choice = response["choices"][0]
-        tokens = choice["logprobs"]["content"][:GATE_TOKENS]
-        return Reply(
-            choice["message"]["content"].strip(), math.exp(sum(token["logprob"] for token in tokens))
-        )
+        response: Any = self.llama.create_chat_completion(list(messages), temperature=0.0, max_tokens=160)
+        first = response["usage"]["prompt_tokens"] - 1
+        scores = self.llama.scores[first : min(first + GATE_TOKENS, self.llama.n_tokens)].astype(np.float64)
+        top = scores.max(axis=1)
+        log_probability = -np.log(np.exp(scores - top[:, None]).sum(axis=1)).sum()
+        return Reply(response["choices"][0]["message"]["content"].strip(), math.exp(log_probability))
 
     def judge(self, entry: dict[str, Any], system: str = "") -> Verdict:
         """Return whether the answer to one entry of a question set is right."""

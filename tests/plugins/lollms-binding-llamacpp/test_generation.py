@@ -50,7 +50,7 @@ async def test_a_conversation_goes_through_the_models_own_template(
     assert end.reason == "stop"
     assert end.usage is not None
     assert end.usage.completion_tokens == 27  # the token that ends the answer was generated too
-    # <|im_start|> system \n B e … . <|im_end|> \n <|im_start|> user \n h e l l o <|im_end|> \n <|im_start|> assistant \n
+    # start system \n "Be brief." end \n, start user \n "hello" end \n, start assistant \n
     assert end.usage.prompt_tokens == (3 + 9 + 2) + (3 + 5 + 2) + 3
     assert end.metadata["model"] == "alphabet.gguf"
     assert end.timings.load is not None
@@ -374,10 +374,7 @@ async def test_damaged_files_say_what_is_wrong_and_the_next_request_works(
     (models / "cut.gguf").write_bytes(good.read_bytes()[:-100_000])
     (models / "head.gguf").write_bytes(good.read_bytes()[:500])
     (models / "text.gguf").write_text("Not a model.")
-    foreign = good.read_bytes().replace(
-        b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00alien"
-    )
-    (models / "alien.gguf").write_bytes(foreign)
+    (models / "alien.gguf").write_bytes(good.read_bytes().replace(b"llama", b"alien"))
     binding = await make_binding()
 
     for name in ("cut", "head", "text", "alien"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,8 @@ async def test_files_that_only_belong_to_models_are_left_out(
     make_model: Any, make_binding: MakeBinding
 ) -> None:
     projector = make_model("mmproj.gguf")
-    data = projector.read_bytes().replace(
-        b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x04\x00\x00\x00\x00\x00\x00\x00clip"
-    )
-    projector.write_bytes(data)
+    llama, clip = (struct.pack("<Q", len(name)) + name for name in (b"llama", b"clip"))
+    projector.write_bytes(projector.read_bytes().replace(llama, clip))
     assert await names(await make_binding()) == PACKAGED_NAMES
 
 
@@ -142,6 +141,7 @@ async def test_what_is_known_of_a_model(make_model: Any, make_binding: MakeBindi
         ({"n_ctx": 0}, 512),
         ({"n_ctx": 9999}, 512),
         ({"n_ctx": 9999, "compress_pos_emb": 2}, 1024),
+        ({"n_ctx": 9999, "rope_freq_base": 1e6}, 9999),
     ],
 )
 async def test_the_context_is_the_smaller_of_setting_and_training(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -10,7 +12,7 @@ from lollms_binding_llamacpp.text import StopStrings, Utf8Stream
 
 def in_pieces(whole: bytes | str, cuts: list[int]) -> list[bytes | str]:
     places = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
-    return [whole[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [whole[start:end] for start, end in pairwise(places)]
 
 
 def through_stops(stops: list[str], pieces: list[bytes | str]) -> tuple[str, str | None]:

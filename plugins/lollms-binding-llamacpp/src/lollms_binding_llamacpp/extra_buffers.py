@@ -106,8 +106,10 @@ class ExtraBuffers:
                 await trial.wait()
         if code and -code not in _CRASHES:
             return Verdict(True)  # it cannot be loaded, or somebody ended the trial: that says nothing
-        reason = f"llama.cpp died by {signal.Signals(-code).name} when it used them in a trial. {_CURE}"
-        verdict = Verdict(False, reason) if code else Verdict(True)
+        verdict = Verdict(True)
+        if code:
+            death = signal.Signals(-code).name
+            verdict = Verdict(False, f"llama.cpp died by {death} when it used them in a trial. {_CURE}")
         await asyncio.to_thread(self._remember, file, verdict)
         return verdict
 

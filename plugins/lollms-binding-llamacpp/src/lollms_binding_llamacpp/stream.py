@@ -50,21 +50,17 @@ class Stream(Generic[T]):
     async def texts(self) -> AsyncIterator[str]:
         """Pieces of text as they come; what became ready together comes together."""
         while True:
-            await self._ready.wait()
-            self._ready.clear()
-            self._signalled = False
             ended = self._ended  # looked at first: everything that was put before it is in the queue
             if self._texts:
                 yield "".join(self._take())
             if ended:
                 return
+            await self._news()
 
     async def ended(self) -> None:
         """Wait until there is a result."""
         while not self._ended:
-            await self._ready.wait()
-            self._ready.clear()
-            self._signalled = False
+            await self._news()
 
     def result(self) -> T:
         """What the job ended with, or raise its error. Only after `texts` ended."""
@@ -77,6 +73,11 @@ class Stream(Generic[T]):
         """Make the engine give the job up, and wait until it really has."""
         self.flag.set()
         await self.ended()
+
+    async def _news(self) -> None:
+        await self._ready.wait()
+        self._ready.clear()
+        self._signalled = False
 
     def _take(self) -> list[str]:
         return [self._texts.popleft() for _ in range(len(self._texts))]

@@ -160,6 +160,14 @@ class Tokenizes(Protocol):
 
 
 @runtime_checkable
+class CountsTokens(Protocol):
+    """A binding that says how many tokens a text has, though perhaps not which: some services tell no more."""
+
+    async def count_tokens(self, text: str, model: str | None) -> int:
+        """The number of tokens of `text`."""
+
+
+@runtime_checkable
 class Embeds(Protocol):
     """A binding that gives embedding vectors."""
 

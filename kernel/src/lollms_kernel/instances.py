@@ -1,18 +1,27 @@
-"""The configured binding instances: built from their settings, opened in the background, listed whatever happens."""
+"""The configured binding instances: built from their settings, opened in the background, listed whatever happens.
+
+`Instances.update` follows a changed configuration while requests run: what the change does not concern stays the same
+object in the same process, and what goes away ends its answers first.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
+
+import msgspec
 
 from .admission import FairQueue
 from .config.decode import convert
 from .config.load import LoadedConfig, instance_file, read_instance
+from .config.schema import WorkersConfig
 from .config.secrets import redact
 from .contracts import Binding, BindingContext, InstanceStatus
-from .errors import BindingNotFound, BindingUnavailable, ConfigError, LollmsError
+from .errors import BindingNotFound, BindingUnavailable, ConfigError, LollmsError, Unavailable
+from .interrupt import Interrupt
 from .types import Event
 from .workers.faults import as_lollms_error
 from .workers.proxy import WorkerBinding
@@ -21,20 +30,49 @@ logger = logging.getLogger(__name__)
 
 INLINE_OPEN_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 10.0
+INTERRUPT_TIMEOUT = 10.0
+"""Seconds that an interrupted answer may take to let go of its binding."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What an instance is made from; equal sources make equal instances."""
+
+    type_name: str
+    settings: dict[str, Any] | None
+    """None: they cannot be read, for the reason that `problem` tells."""
+    problem: str | None = None
+    hint: str | None = None
+    where: str
+    """The file, for errors."""
+    context: BindingContext
+    workers: WorkersConfig
+    queue_timeout: float
+
+    def __repr__(self) -> str:
+        """Without the settings, which hold secrets."""
+        return f"Source({self.where!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for rich's tracebacks, which do not ask `__repr__`."""
+        return [("where", self.where)]
 
 
 class Instance:
-    """One configured binding: its object, its queue and its state."""
+    """One configured binding: its object, its queue, its state and the answers that use it."""
 
-    def __init__(self, name: str, type_name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, name: str, source: Source) -> None:
         self.name = name
-        self.type_name = type_name
-        self.settings = settings
+        self.source = source
+        self.type_name = source.type_name
+        self.settings: dict[str, Any] = {"type": source.type_name}
         """Settings as listings show them, without secrets."""
         self.state: Literal["ready", "starting", "failed"] = "starting"
         self.error: LollmsError | None = None
         self.binding: Binding | None = None
         self.queue: FairQueue | None = None
+        self._users: list[Interrupt] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def fail(self, error: LollmsError) -> None:
         """Note why it cannot serve."""
@@ -62,6 +100,61 @@ class Instance:
             )
         return self.binding
 
+    @contextmanager
+    def used_by(self, interrupt: Interrupt) -> Iterator[Binding]:
+        """The binding; it is not closed while somebody is inside, but for the bounds that `retire` sets."""
+        binding = self.ready()
+        self._users.append(interrupt)
+        self._idle.clear()
+        try:
+            yield binding
+        finally:
+            self._users.remove(interrupt)
+            if not self._users:
+                self._idle.set()
+
+    async def retire(self, grace: float) -> None:
+        """Let running answers end within `grace` seconds, interrupt those that do not, then close the binding."""
+        try:
+            if not await self._is_idle(grace):
+                for interrupt in list(self._users):
+                    interrupt.trip(
+                        Unavailable(
+                            f"Binding instance '{self.name}' was changed or removed while it answered.",
+                            hint="Send the request again.",
+                        )
+                    )
+                await self._is_idle(INTERRUPT_TIMEOUT)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Give the binding back, within ten seconds."""
+        if self.binding is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.binding.close()
+        except Exception as error:  # closing goes on with the others; the reason is logged
+            logger.warning("binding %s did not close cleanly: %s", self.name, as_lollms_error(error).detail)
+
+    async def _is_idle(self, timeout: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        return self._idle.is_set()
+
+
+class InstanceChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What an update did, by names."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    retried: tuple[str, ...] = ()
+    """Those that could not serve before and were started again unchanged."""
+    untouched: tuple[str, ...] = ()
+
 
 class Instances:
     """All instances of one kernel; a broken one never keeps the others from serving."""
@@ -73,11 +166,16 @@ class Instances:
         self._types = types
         self._observe = observe
         self._instances: dict[str, Instance] = {}
-        self._opening: list[asyncio.Task[None]] = []
-        self.builtin = not loaded.main.bindings_map
+        self._opening: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(self._instances.values())
+
+    @property
+    def builtin(self) -> bool:
+        """Whether nothing is configured, so that the plugins' own instances are there."""
+        return not self._loaded.main.bindings_map
 
     def get(self, name: str) -> Instance:
         """The instance of this name. Raises BindingNotFound."""
@@ -91,81 +189,147 @@ class Instances:
 
     def build(self) -> None:
         """Create every instance from its settings; nothing is started yet."""
-        for name, type_name, settings in self._wanted():
-            instance = self._instances[name] = Instance(name, type_name, {"type": type_name})
-            try:
-                self._build(instance, settings if settings is not None else read_instance(self._loaded, name))
-            except LollmsError as error:
-                instance.fail(error)
-            except (
-                Exception
-            ) as error:  # a plugin's constructor may raise anything; the others must still serve
-                instance.fail(as_lollms_error(error))
+        sources = self._sources(self._loaded)
+        self._instances = {name: self._made(name, source) for name, source in sources.items()}
 
     async def open(self) -> None:
         """Start every instance; workers go on starting in the background, thin bindings get a bounded moment."""
         inline = []
         for instance in self._instances.values():
-            if instance.binding is None:
-                continue
-            task = asyncio.create_task(self._open(instance, instance.binding), name=f"open {instance.name}")
-            self._opening.append(task)
-            if instance.binding.isolation == "inline":
+            task = self._start(instance)
+            if task is not None and instance.binding is not None and instance.binding.isolation == "inline":
                 inline.append(task)
-            else:
-                instance.state = "ready"  # its calls wait for the worker by themselves
         if inline:
             await asyncio.wait(inline, timeout=INLINE_OPEN_TIMEOUT)
 
+    async def update(self, loaded: LoadedConfig, grace: float) -> InstanceChanges:
+        """Become what another configuration says, all of it or nothing.
+
+        An instance that is new or made from something else is built and opened before it takes its place; raises
+        what is wrong with it, and then nothing has changed. The one that it replaces gets no new requests and is
+        closed when its answers have ended, at the latest after `grace` seconds. One that could not serve before is
+        started again. Calls must not overlap.
+        """
+        sources = await asyncio.to_thread(self._sources, loaded)
+        same = {name for name, source in sources.items() if self._is_made_from(name, source)}
+        kept = {name: self._instances[name] for name in same if self._instances[name].state != "failed"}
+        fresh = {name: self._made(name, source) for name, source in sources.items() if name not in kept}
+        await self._prove([instance for name, instance in fresh.items() if name not in same])
+        before, self._loaded = self._instances, loaded
+        self._instances = {name: kept.get(name) or fresh[name] for name in sources}
+        for name in same & fresh.keys():
+            self._start(fresh[name])
+        for name, instance in before.items():
+            if name not in kept:
+                self._keep(self._retiring, instance.retire(grace), f"retire {name}")
+        return InstanceChanges(
+            added=tuple(name for name in fresh if name not in before),
+            changed=tuple(name for name in fresh if name in before and name not in same),
+            removed=tuple(name for name in before if name not in sources),
+            retried=tuple(name for name in fresh if name in same),
+            untouched=tuple(name for name in sources if name in kept),
+        )
+
     async def close(self) -> None:
         """Close every instance, each for at most ten seconds."""
-        for task in self._opening:
+        for task in (*self._opening, *self._retiring):
             task.cancel()
-        await asyncio.gather(*self._opening, return_exceptions=True)
-        await asyncio.gather(*(self._close(instance) for instance in self._instances.values()))
+        await asyncio.gather(*self._opening, *self._retiring, return_exceptions=True)
+        await asyncio.gather(*(instance.close() for instance in self._instances.values()))
 
-    def _wanted(self) -> list[tuple[str, str, dict[str, Any] | None]]:
-        if not self.builtin:
-            return [(name, type_name, None) for name, type_name in self._loaded.main.bindings_map.items()]
+    # --- what they are made from ---
+
+    def _sources(self, loaded: LoadedConfig) -> dict[str, Source]:
+        """What every instance of a configuration is made from."""
+        main = loaded.main
+        context = BindingContext(
+            models_folder=loaded.path("models_folder"),
+            root=loaded.root,
+            default_context_size=main.defaults.default_context_size,
+            default_max_output_tokens=main.defaults.default_max_output_tokens,
+        )
+        timeout = main.resource_manager.queue_timeout
+        found = {}
+        for name, type_name, settings in self._wanted(loaded):
+            where, problem, hint = f"built-in instance {name}", None, None
+            if settings is None:
+                try:
+                    where = str(instance_file(loaded, name))
+                    kind = self._types.get(type_name)
+                    settings = read_instance(loaded, name, kind and kind.Settings)
+                except LollmsError as error:
+                    problem, hint = error.message, error.hint
+            found[name] = Source(
+                type_name=type_name,
+                settings=settings,
+                problem=problem,
+                hint=hint,
+                where=where,
+                context=context,
+                workers=main.workers,
+                queue_timeout=timeout,
+            )
+        return found
+
+    def _wanted(self, loaded: LoadedConfig) -> list[tuple[str, str, dict[str, Any] | None]]:
+        if loaded.main.bindings_map:
+            return [(name, type_name, None) for name, type_name in loaded.main.bindings_map.items()]
         return [
             (name, kind.type_name, dict(settings))
             for kind in self._types.values()
             for name, settings in kind.builtin_instances().items()
         ]
 
-    def _build(self, instance: Instance, raw: dict[str, Any]) -> None:
-        kind = self._types.get(instance.type_name)
+    def _is_made_from(self, name: str, source: Source) -> bool:
+        return name in self._instances and self._instances[name].source == source
+
+    # --- making and starting ---
+
+    def _made(self, name: str, source: Source) -> Instance:
+        """An instance with its binding, not open; or a failed one that knows why."""
+        instance = Instance(name, source)
+        try:
+            self._build(instance)
+        except LollmsError as error:
+            instance.fail(error)
+        except Exception as error:  # a plugin's constructor may raise anything; the others must still serve
+            instance.fail(as_lollms_error(error))
+        return instance
+
+    def _build(self, instance: Instance) -> None:
+        source = instance.source
+        if source.settings is None:
+            raise ConfigError(source.problem or "The settings cannot be read.", hint=source.hint)
+        kind = self._types.get(source.type_name)
         if kind is None:
             known = ", ".join(sorted(self._types))
             raise ConfigError(
-                f"bindings_map.{instance.name}: no installed plugin has the binding type '{instance.type_name}'.",
+                f"bindings_map.{instance.name}: no installed plugin has the binding type '{source.type_name}'.",
                 hint=f"Install its plugin or use one of: {known}. `lollms plugins` shows what is installed.",
             )
-        settings = convert(raw, kind.Settings, where=self._where(instance.name))
-        instance.settings = redact(settings)
+        settings = convert(source.settings, kind.Settings, where=source.where)
+        instance.settings = redact(settings, source.settings)
         missing = kind.unavailable_reason()
         if missing is not None:
             raise missing
-        main = self._loaded.main
-        context = BindingContext(
-            models_folder=self._loaded.path("models_folder"),
-            root=self._loaded.root,
-            default_context_size=main.defaults.default_context_size,
-            default_max_output_tokens=main.defaults.default_max_output_tokens,
-        )
-        front = kind(settings, context)
+        front = kind(settings, source.context)
         isolated = front.isolation == "process"
-        instance.binding = WorkerBinding(front, main.workers, self._observe) if isolated else front
+        instance.binding = WorkerBinding(front, source.workers, self._observe) if isolated else front
         if front.parallel is not None:
             instance.queue = FairQueue(
                 running=front.parallel,
                 waiting=None,
-                timeout=main.resource_manager.queue_timeout,
+                timeout=source.queue_timeout,
                 what=f"binding '{instance.name}'",
             )
 
-    def _where(self, name: str) -> str:
-        return f"built-in instance {name}" if self.builtin else str(instance_file(self._loaded, name))
+    def _start(self, instance: Instance) -> asyncio.Task[None] | None:
+        """Open an instance in the background; None if there is nothing to open."""
+        if instance.binding is None:
+            return None
+        if instance.binding.isolation != "inline":
+            instance.state = "ready"  # its calls wait for the worker by themselves
+        return self._keep(self._opening, self._open(instance, instance.binding), f"open {instance.name}")
 
     async def _open(self, instance: Instance, binding: Binding) -> None:
         try:
@@ -176,13 +340,41 @@ class Instances:
             instance.state = "ready"
             logger.info("binding %s (%s) is ready", instance.name, instance.type_name)
 
-    async def _close(self, instance: Instance) -> None:
-        if instance.binding is None:
-            return
+    async def _prove(self, fresh: list[Instance]) -> None:
+        """Open instances that shall serve from now on. Raises what is wrong with the first one, with all closed."""
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await instance.binding.close()
-        except Exception as error:  # closing goes on with the others; the reason is logged
-            logger.warning(
-                "binding %s did not close cleanly: %s", instance.name, as_lollms_error(error).detail
+            for instance in fresh:
+                if instance.error is not None:
+                    raise instance.error
+            async with asyncio.TaskGroup() as opening:
+                for instance in fresh:
+                    opening.create_task(self._open_in_time(instance))
+        except BaseException as error:
+            await asyncio.gather(*(instance.close() for instance in fresh))
+            if isinstance(error, ExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+
+    async def _open_in_time(self, instance: Instance) -> None:
+        assert instance.binding is not None, "what could not be built was refused"
+        limit = (
+            INLINE_OPEN_TIMEOUT if instance.binding.isolation == "inline" else None
+        )  # workers have their own
+        try:
+            async with asyncio.timeout(limit):
+                await self._open(instance, instance.binding)
+        except TimeoutError:
+            instance.fail(
+                BindingUnavailable(
+                    f"Binding instance '{instance.name}' did not open within {limit:g} s.",
+                    hint="Does the service behind it answer?",
+                )
             )
+        if instance.error is not None:
+            raise instance.error
+
+    def _keep(self, tasks: set[asyncio.Task[None]], work: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task

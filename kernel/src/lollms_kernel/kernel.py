@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
+
+import msgspec
 
 from .admission import FairQueue
 from .config.decode import convert
@@ -30,7 +32,7 @@ from .errors import (
     PersonalityNotFound,
     ShuttingDown,
 )
-from .instances import Instance, Instances
+from .instances import Instance, InstanceChanges, Instances
 from .pipeline import RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
@@ -39,6 +41,20 @@ logger = logging.getLogger(__name__)
 
 _PLAIN = Personality(PersonalityCard(id="", name=""))
 _FALLBACK_DEFAULTS = {"i2i": ("tti",), "audio2audio": ("tts", "stt")}
+
+LIVE_SECTIONS = ("bindings_map", "defaults", "security")
+"""What `LocalKernel.reload` takes over while requests run; the rest of a configuration counts at the next start."""
+
+RETIRE_GRACE = 300.0
+"""Seconds that answers get to end on an instance that was changed or removed."""
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What another configuration has changed in a running kernel."""
+
+    instances: InstanceChanges
+    needs_restart: tuple[str, ...] = ()
+    """Keys that differ from what is running and count at the next start."""
 
 
 class LocalKernel:
@@ -55,6 +71,7 @@ class LocalKernel:
         self._transport_types: dict[str, type[Transport]] = {}
         self._streams: set[RunningStream] = set()
         self._draining = False
+        self._reloading = asyncio.Lock()
         self._lifespan = AsyncExitStack()
         self._register()
         self._instances = Instances(loaded, self._binding_types, self.observe)
@@ -101,6 +118,26 @@ class LocalKernel:
             _, late = await asyncio.wait(ended, timeout=timeout)
             for waiter in late:
                 waiter.cancel()
+
+    async def reload(self, loaded: LoadedConfig, grace: float = RETIRE_GRACE) -> Reloaded:
+        """Take another configuration while requests run; see `LIVE_SECTIONS` and `Instances.update`.
+
+        All or nothing: raises what is wrong with it, and then everything is as before.
+        """
+        async with self._reloading:
+            live = {name: getattr(loaded.main, name) for name in LIVE_SECTIONS}
+            main = msgspec.structs.replace(self.loaded.main, **live)
+            merged = msgspec.structs.replace(loaded, main=main)
+            changes = await self._instances.update(merged, grace)
+            self.loaded, self.config = merged, msgspec.structs.replace(self.config, **live)
+        reloaded = Reloaded(instances=changes, needs_restart=tuple(_waiting(merged.main, loaded.main)))
+        self._tell_reloaded(reloaded)
+        return reloaded
+
+    def _tell_reloaded(self, reloaded: Reloaded) -> None:
+        facts = msgspec.to_builtins(reloaded.instances)
+        del facts["untouched"]
+        self.observe(Event("reloaded", {**facts, "needs_restart": reloaded.needs_restart}))
 
     # --- requests ---
 
@@ -258,3 +295,19 @@ class LocalKernel:
             if settings.enabled:
                 transports.append(kind(self, settings))
         return transports
+
+
+def _waiting(running: MainConfig, wanted: MainConfig) -> Iterator[str]:
+    """Keys, with their section, that differ between two configurations."""
+    for section in running.__struct_fields__:
+        one, other = getattr(running, section), getattr(wanted, section)
+        if one == other:
+            continue
+        if isinstance(one, msgspec.Struct):
+            yield from (
+                f"{section}.{key}"
+                for key in one.__struct_fields__
+                if getattr(one, key) != getattr(other, key)
+            )
+        else:
+            yield section

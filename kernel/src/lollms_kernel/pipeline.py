@@ -55,9 +55,10 @@ OUTPUT_OF = {
 class Generation:
     """What a personality calls to reach a binding; counts where the time went."""
 
-    def __init__(self, kernel: LocalKernel, strategy: GpuStrategy) -> None:
+    def __init__(self, kernel: LocalKernel, strategy: GpuStrategy, interrupt: Interrupt) -> None:
         self._kernel = kernel
         self._strategy = strategy
+        self._interrupt = interrupt
         self.waited = 0.0
         self.binding: str | None = None
         self.model: str | None = None
@@ -70,30 +71,31 @@ class Generation:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Choose the binding, wait for its turn and the GPU, and stream its answer with thoughts told apart."""
         instance = self._kernel.choose_instance(request)
-        binding = instance.ready()
-        info = await binding.get_model_info(request.model)
-        check_inputs(request, binding, info)
+        with instance.used_by(self._interrupt) as binding:
+            info = await binding.get_model_info(request.model)
+            check_inputs(request, binding, info)
+            request = self._complete(request, instance.name, info.name)
+            started = time.perf_counter()
+            async with (
+                self._turn(instance, request.tenant),
+                self._strategy.lease(instance.name, binding.gpu_need(request)),
+            ):
+                self.waited += time.perf_counter() - started
+                async with aclosing(binding.generate(request)) as chunks:
+                    async for chunk in _tell_thoughts(chunks):
+                        yield chunk
+
+    def _complete(self, request: GenerateRequest, binding: str, model: str) -> GenerateRequest:
+        """The request as the binding gets it: who serves it is decided, and default sizes are filled in."""
+        self.binding, self.model = binding, model
         defaults = self._kernel.config.defaults
-        request = msgspec.structs.replace(
-            request,
-            binding=instance.name,
-            model=info.name,
-            parameters={
-                "max_tokens": defaults.default_max_output_tokens,
-                "context_size": defaults.default_context_size,
-                **request.parameters,
-            },
+        sizes = {
+            "max_tokens": defaults.default_max_output_tokens,
+            "context_size": defaults.default_context_size,
+        }
+        return msgspec.structs.replace(
+            request, binding=binding, model=model, parameters={**sizes, **request.parameters}
         )
-        self.binding, self.model = instance.name, info.name
-        started = time.perf_counter()
-        async with (
-            self._turn(instance, request.tenant),
-            self._strategy.lease(instance.name, binding.gpu_need(request)),
-        ):
-            self.waited += time.perf_counter() - started
-            async with aclosing(binding.generate(request)) as chunks:
-                async for chunk in _tell_thoughts(chunks):
-                    yield chunk
 
     @staticmethod
     def _turn(instance: Instance, tenant: str) -> Any:
@@ -154,7 +156,7 @@ class RunningStream:
         """Set when nothing of this request runs any more."""
         self._kernel = kernel
         self._admission = admission
-        self._generation = Generation(kernel, strategy)
+        self._generation = Generation(kernel, strategy, self.interrupt)
         self._resources = AsyncExitStack()
         self._chunks: AsyncGenerator[Chunk, None] | None = None
         self._first: Chunk | None = None

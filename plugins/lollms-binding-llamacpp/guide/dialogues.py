@@ -19,6 +19,8 @@ _KINDS = ("server", "social", "skill", "refusal", "name")
 _WEIGHTS = (0.42, 0.11, 0.15, 0.24, 0.08)
 _SKILLS = ("count", "days", "months", "opposites", "colours", "capitals", "sums", "repeat")
 _SKILL_WEIGHTS = (0.09, 0.13, 0.10, 0.14, 0.12, 0.14, 0.12, 0.16)
+_PLAIN_SHARE = 0.33
+_PLAIN_QUESTIONS = ("", "", "", "", "how do i", "how can i", "how to", "can i", "i want to", "how do you")
 CUT_SHARE = 0.75
 """Dialogues whose long answers end after a few tokens: see batches.CUT."""
 _CONSONANTS = (
@@ -190,6 +192,8 @@ class Dialogues:
         category = rng.choices(names, [shares[name] for name in names])[0]
         phrase = categories[category].sample(rng, material.macros)
         frame = {"verbs": ("verb", "{v}"), "nouns": ("noun", "{n}"), "bad": ("bad", "{b}")}.get(category)
+        if frame and rng.random() < _PLAIN_SHARE:
+            return f"{rng.choice(_PLAIN_QUESTIONS)} {phrase}".strip() if category == "verbs" else phrase
         if frame:
             phrase = tidy(material.frames[frame[0]].sample(rng, material.macros).replace(frame[1], phrase))
         return phrase

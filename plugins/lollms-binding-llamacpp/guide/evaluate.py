@@ -168,7 +168,8 @@ def _false_thoughts(examiner: Examiner) -> tuple[int, int]:
     thoughts = 0
     for system, question in prompts:
         messages = [{"role": "system", "content": system}] if system else []
-        thoughts += "<think>" in examiner.ask([*messages, {"role": "user", "content": question}]).text
+        reply = examiner.ask([*messages, {"role": "user", "content": question}])
+        thoughts += reply.text.startswith("<think>")
     return thoughts, len(prompts)
 
 
@@ -199,7 +200,7 @@ def evaluate(path: Path, checkpoint: Path, *, show_failures: bool = False, write
             for entry in asked
         ]
         lines.append(f"{name}.yaml with an unseen system prompt: {_counts(system)}")
-        thoughts = sum("<think>" in v.reply.text for v in (*verdicts, *system) if v.kind != "think")
+        thoughts = sum(v.reply.text.startswith("<think>") for v in (*verdicts, *system) if v.kind != "think")
         lines.append(f"{name}.yaml: {thoughts} answers with thoughts nobody asked for")
         lines += [f"{name}.yaml, gate {line}" for line in _gate(verdicts)]
         if show_failures and name == "dev":

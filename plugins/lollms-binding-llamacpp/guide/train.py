@@ -30,7 +30,7 @@ class Plan:
     adam_rate: float = 3e-3
     start: Path | None = None
     processes: int = 2
-    average_from: float = 0.5
+    average_from: float = 0.6
     average_decay: float = 0.998
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lollms_kernel import errors
 from lollms_kernel.config.schema import WorkersConfig
-from lollms_kernel.contracts import BindingContext, Embeds, InstanceSettings, Tokenizes
+from lollms_kernel.contracts import BindingContext, CountsTokens, Embeds, InstanceSettings, Tokenizes
 from lollms_kernel.types import (
     Chunk,
     Finished,
@@ -225,12 +225,14 @@ async def test_the_front_answers_what_needs_no_engine(worker: StartWorker) -> No
 async def test_the_proxy_has_the_capabilities_of_the_binding_and_no_others(worker: StartWorker) -> None:
     plain, gifted = worker(), worker(GiftedBinding)
 
-    assert not isinstance(plain, Tokenizes | Embeds)
+    assert not isinstance(plain, Tokenizes | CountsTokens | Embeds)
     assert isinstance(gifted, Tokenizes)
+    assert isinstance(gifted, CountsTokens)
     assert isinstance(gifted, Embeds)
     assert isinstance(gifted, WorkerBinding)
     assert await gifted.tokenize("hé", None, True, False) == [256, 104, 195, 169]
     assert await gifted.detokenize([104, 195, 169], None) == "hé"
+    assert await gifted.count_tokens("hé", None) == 3
     assert await gifted.embed(["a", "bcd"], None) == [[1.0, 0.5], [3.0, 0.5]]
 
 

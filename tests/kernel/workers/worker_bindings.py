@@ -221,7 +221,7 @@ class ScriptedBinding(Binding):
 
 
 class GiftedBinding(ScriptedBinding):
-    """One that also tokenizes and embeds."""
+    """One that also tokenizes, counts and embeds."""
 
     type_name: ClassVar[str] = "gifted_binding"
 
@@ -230,6 +230,9 @@ class GiftedBinding(ScriptedBinding):
 
     async def detokenize(self, tokens: list[int], model: str | None) -> str:
         return bytes(token for token in tokens if token < 256).decode()
+
+    async def count_tokens(self, text: str, model: str | None) -> int:
+        return len(text.encode())
 
     async def embed(self, texts: list[str], model: str | None) -> list[list[float]]:
         return [[float(len(text)), 0.5] for text in texts]

@@ -85,6 +85,14 @@ async def test_a_trial_that_ends_otherwise_says_nothing(
     assert trying.known(file) is None
 
 
+async def test_without_a_trial_the_slow_way_is_the_safe_one(
+    decider: Callable[..., ExtraBuffers], file: ModelFile
+) -> None:
+    verdict = await decider(MUST_NOT_RUN).decide(file)
+    assert verdict.use is False
+    assert "could not be started" in str(verdict.reason)
+
+
 async def test_no_trial_where_nothing_can_happen(
     decider: Callable[..., ExtraBuffers], file: ModelFile, make_model: Callable[..., Path], without_amx: Path
 ) -> None:

@@ -6,11 +6,15 @@ import logging
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import lollms_binding_llamacpp
 from lollms_binding_llamacpp import LlamaCppBinding
+from lollms_binding_llamacpp.installation import ENGINE
+from lollms_binding_llamacpp.parameters import Sampling
 from lollms_binding_llamacpp.threads import automatic_threads, physical_cores
 from lollms_kernel.config.decode import convert
 from lollms_kernel.errors import ConfigError
@@ -114,3 +118,15 @@ def test_threads_are_chosen_by_size_and_cores(tmp_path: Path) -> None:
     assert automatic_threads(3_000_000) == 1
     assert automatic_threads(3_000_000_000) == physical_cores() >= 1
     assert physical_cores(tmp_path) >= 1
+
+
+def test_the_readme_names_every_setting_and_every_parameter() -> None:
+    readme = (Path(lollms_binding_llamacpp.__file__).parents[2] / "README.md").read_text()
+    own = set(LlamaCppBinding.Settings.__struct_fields__) - {"type", "binding_instance_name"}
+    missing = [name for name in sorted(own | set(Sampling.__struct_fields__)) if f"`{name}`" not in readme]
+    assert missing == []
+
+
+def test_the_cure_installs_what_the_package_asks_for() -> None:
+    wanted = metadata.requires("lollms-binding-llamacpp") or []
+    assert any(line.startswith(ENGINE) and "engine" in line for line in wanted)

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from ..errors import ConfigError
 from .describe import describe, kind_of, shown
+from .faults import Fault, config_error, did_you_mean
+from .places import Place
+from .resolve import Concealed, Unknown, revealed
 from .secrets import may_hold_secret
 
 T = TypeVar("T")
-
-Place = tuple[str | int, ...]
-
-MAX_LINES = 100
-"""Lines of one error; a file with more mistakes is no configuration."""
-
-HINT = "Correct what is named here; docs/configuration.md explains every key."
 
 _LISTS: tuple[Any, ...] = (list, tuple, set, frozenset)
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _LEFT_OUT = object()
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong, and where; `text` never holds a secret."""
-
-    path: Place
-    text: str
-
-    def __str__(self) -> str:
-        """The line that an error shows."""
-        return f"{dotted(self.path)}: {self.text}" if self.path else self.text
 
 
 def convert(raw: Any, type_: type[T], where: str) -> T:
@@ -56,39 +39,7 @@ def examine(raw: Any, type_: Any) -> tuple[Any, list[Fault]]:
     """`raw` without its wrong parts, and what is wrong with them."""
     examination = _Examination(type_)
     cleaned = examination.value(raw, type_, ())
-    return (None if cleaned is _LEFT_OUT else cleaned), examination.faults
-
-
-def config_error(where: str, faults: Sequence[Fault], hint: str = HINT) -> ConfigError:
-    """One readable error for all that is wrong with one file."""
-    if len(faults) == 1:
-        return ConfigError(f"{where}: {faults[0]}", hint=hint)
-    lines = [f"{where}: {len(faults)} problems:", *(f"  {fault}" for fault in faults[:MAX_LINES])]
-    if len(faults) > MAX_LINES:
-        lines.append(f"  and {len(faults) - MAX_LINES} more.")
-    return ConfigError("\n".join(lines), hint=hint)
-
-
-def dotted(path: Iterable[str | int]) -> str:
-    """A path as users write it, e.g. `security.allowed_api_keys[2]`."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += ("." if text else "") + _name(part)
-    return text
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """ "; did you mean `port`?" for the known word that is nearest, else ""."""
-    words = {word.lower(): word for word in known}
-    near = get_close_matches(wrong.lower(), words, n=1)
-    return f"; did you mean `{words[near[0]]}`?" if near else ""
-
-
-def _name(part: str) -> str:
-    return part if re.fullmatch(r"[\w-]{1,60}", part) else shown(part)
+    return (None if cleaned is _LEFT_OUT else revealed(cleaned)), examination.faults
 
 
 class _Examination:
@@ -100,6 +51,8 @@ class _Examination:
         self.faults: list[Fault] = []
 
     def value(self, raw: Any, type_: Any, path: Place) -> Any:
+        if isinstance(raw, Unknown):
+            return _LEFT_OUT
         before = len(self.faults)
         cleaned = self._parts(raw, type_, path)
         if len(self.faults) > before:
@@ -107,6 +60,8 @@ class _Examination:
         try:
             _converted(cleaned, type_)
         except msgspec.ValidationError:
+            if isinstance(raw, Concealed) and (read := _from_text(raw, type_)) is not _LEFT_OUT:
+                return read
             self.faults.append(Fault(path, _mismatch(raw, type_)))
             return _LEFT_OUT
         return cleaned
@@ -117,7 +72,7 @@ class _Examination:
         origin, arguments = get_origin(kind), get_args(kind)
         if origin in _UNIONS:
             return self._union(raw, arguments, path)
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if _is_struct(kind):
             return self._struct(raw, kind, path) if raw is None or isinstance(raw, Mapping) else raw
         if kind is dict or origin is dict:
             key_type, value_type = arguments or (Any, Any)
@@ -144,7 +99,8 @@ class _Examination:
             elif settings.tag is not None and key == settings.tag_field:
                 cleaned[key] = item
             elif settings.forbid_unknown_fields:
-                self.faults.append(Fault((*path, str(key)), self._unknown(str(key), list(fields))))
+                text = self._unknown(str(key), list(fields))
+                self.faults.append(Fault((*path, str(key)), text, unknown=True))
         for name, field in fields.items():
             if field.required and name not in (raw or {}):
                 self.faults.append(Fault((*path, name), f"is missing, must be {describe(field.type)}."))
@@ -168,6 +124,9 @@ class _Examination:
         if raw is None and type(None) in members:
             return None
         members = tuple(member for member in members if member is not type(None))
+        if isinstance(raw, Mapping):
+            structs = [member for member in members if _is_struct(member)]
+            members = tuple(structs) if len(structs) == 1 else members
         if len(members) == 1:
             return self._parts(raw, members[0], path)
         for member in members:
@@ -206,11 +165,26 @@ def _from_plain(type_: type, value: Any) -> Any:
     raise TypeError
 
 
+def _from_text(text: str, type_: Any) -> Any:
+    """The value that a text stands for where no text may be, e.g. a number."""
+    try:
+        return msgspec.to_builtins(msgspec.convert(str(text), type_, strict=False))
+    except msgspec.ValidationError:
+        return _LEFT_OUT
+
+
+def _is_struct(kind: Any) -> TypeGuard[type[msgspec.Struct]]:
+    kind = _unannotated(kind)
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
 def _unannotated(type_: Any) -> Any:
     return get_args(type_)[0] if get_origin(type_) is Annotated else type_
 
 
 def _mismatch(raw: Any, type_: Any) -> str:
+    if isinstance(raw, Concealed):
+        return f"is {raw.shown}, must be {describe(type_)}."
     hidden = isinstance(raw, str | int | float) and may_hold_secret(type_)
     has = f"{kind_of(raw)} (not shown)" if hidden else shown(raw)
     return f"is {has}, must be {describe(type_)}{_cure(raw, type_)}"

@@ -28,11 +28,6 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8. Raises ConfigError as `read_bytes` does."""
-    return decoded(read_bytes(path), str(path))
-
-
 def decoded(data: bytes, where: str) -> str:
     """The text of bytes in UTF-8, with or without byte order mark; `where` names it in errors."""
     try:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..errors import ConfigError
-from .decode import Fault, config_error, did_you_mean, examine
+from .contradictions import contradictions
+from .decode import examine
 from .describe import describe, shown
+from .encryption import SETTING, WHOLE_FILE, Keys, UndecryptableError, find_keys
 from .exposure import ALLOWED, check_exposure, is_host
-from .formats import find_file, read_mapping
+from .faults import HINT, Fault, config_error
+from .files import read_bytes
+from .formats import find_file, parse_mapping
+from .migrations import Upgraded, upgrade_instance, upgrade_main
+from .places import parse_place, value_at
+from .references import BadReferenceError, expand
+from .resolve import resolve
 from .schema import MODEL_FOLDERS, MainConfig, ServerConfig
 
 __all__ = [
@@ -26,7 +35,12 @@ __all__ = [
     "resolve_config_dir",
 ]
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_CONFIG_DIR = "lollms_configs"
+MAIN_FILE = "main_config"
+
+OLD_FILE_HINT = "Correct what is named here, or let `lollms config migrate` bring the file up to date."
 
 
 class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +52,10 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The parent of `config_dir`; relative paths are relative to it."""
     file: Path | None
     """The main file; None where there is none and all is default."""
+    warnings: tuple[str, ...] = ()
+    """What was different in a file of an older version."""
+    inline_instances: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """Instance settings that an old main file holds itself; an instance file wins over them."""
 
     def path(self, name: str) -> Path:
         """The absolute path of a key of the section `paths`. Raises ConfigError where that key is null."""
@@ -56,6 +74,10 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
         absolute = {name: str(self.path(name)) for name in names}
         return msgspec.structs.replace(self.main, paths=msgspec.structs.replace(paths, **absolute))
 
+    def keys(self, environ: Mapping[str, str] | None = None) -> Keys:
+        """The keys of encrypted values."""
+        return find_keys(self.main.security.encryption_key, os.environ if environ is None else environ)
+
 
 def resolve_config_dir(option: str | None, environ: Mapping[str, str]) -> Path:
     """The configuration folder: the option, else `LOLLMS_CONFIG_DIR`, else `./lollms_configs`."""
@@ -69,12 +91,63 @@ def load_config(config_dir: Path, environ: Mapping[str, str] | None = None) -> L
     `LOLLMS_HOST` and `LOLLMS_PORT` of `environ` (by default the process's) win over the file. Raises ConfigError
     with all that is wrong.
     """
+    environ = os.environ if environ is None else environ
     folder = Path(os.path.abspath(config_dir))
-    file = find_file(folder, "main_config")
-    main = _checked(read_mapping(file), str(file)) if file else MainConfig()
-    server = _overridden(main.server, os.environ if environ is None else environ)
-    main = msgspec.structs.replace(main, server=server)
-    return LoadedConfig(main=main, config_dir=folder, root=folder.parent, file=file)
+    file = find_file(folder, MAIN_FILE)
+    upgraded = Upgraded(values={})
+    main = MainConfig()
+    warnings: tuple[str, ...] = ()
+    if file is not None:
+        upgraded = upgrade_main(read_values(file, find_keys(None, environ)), str(file))
+        main, warnings = check_main(upgraded, str(file), environ)
+    server = _overridden(main.server, environ)
+    return LoadedConfig(
+        main=msgspec.structs.replace(main, server=server),
+        config_dir=folder,
+        root=folder.parent,
+        file=file,
+        warnings=warnings,
+        inline_instances=upgraded.instances,
+    )
+
+
+def read_values(file: Path, keys: Keys) -> dict[str, Any]:
+    """What a configuration file holds, as it is written there; {} if it is empty. Raises ConfigError."""
+    data = read_bytes(file)
+    if data.startswith(WHOLE_FILE):
+        data = decrypted_file(data, file, keys)
+    return parse_mapping(data, file)
+
+
+def decrypted_file(data: bytes, file: Path, keys: Keys) -> bytes:
+    """The content of a file that is encrypted as a whole. Raises ConfigError."""
+    try:
+        return keys.decrypt_bytes(data.strip())
+    except UndecryptableError as error:
+        raise ConfigError(
+            f"{file} {error}.",
+            hint="lollms_server encrypts whole files; set LOLLMS_ENCRYPTION_KEY to the key that it used.",
+        ) from None
+
+
+def check_main(
+    upgraded: Upgraded, where: str, environ: Mapping[str, str], *, lenient: bool = False
+) -> tuple[MainConfig, tuple[str, ...]]:
+    """The main configuration of a file's values, and warnings. Raises ConfigError with all that is wrong.
+
+    `lenient` lets values pass whose meaning is not to be found in this environment.
+    """
+    keys = find_keys(configured_key(upgraded.values, environ), environ)
+    values, unresolved = resolve(upgraded.values, keys, environ, lenient=lenient)
+    cleaned, faults = examine(values, MainConfig)
+    faults, warnings = _without_removed(faults, upgraded, where)
+    # Every key has a default, so what is left of a faulty file still makes a configuration to check further.
+    main = msgspec.convert(cleaned, MainConfig)
+    broken = {str(fault.path[0]) for fault in faults if fault.path}
+    faults += [*unresolved, *contradictions(main, map_is_known="bindings_map" not in broken)]
+    if faults:
+        raise config_error(where, faults, OLD_FILE_HINT if upgraded.older else HINT)
+    return main, warnings
 
 
 def instance_file(loaded: LoadedConfig, name: str) -> Path:
@@ -83,17 +156,43 @@ def instance_file(loaded: LoadedConfig, name: str) -> Path:
         known = ", ".join(sorted(loaded.main.bindings_map)) or "none"
         raise ConfigError(f"bindings_map has no instance {shown(name)}.", hint=f"It has: {known}.")
     folder = loaded.path("instance_bindings_folder")
-    return find_file(folder, name) or folder / f"{name}.yaml"
+    suffix = ".yaml" if loaded.file is None else loaded.file.suffix
+    return find_file(folder, name) or folder / f"{name}{suffix}"
 
 
-def read_instance(loaded: LoadedConfig, name: str) -> dict[str, Any]:
-    """The raw settings of an instance of `bindings_map`, with `type` and `binding_instance_name` filled in.
+def read_instance(
+    loaded: LoadedConfig,
+    name: str,
+    settings: type[msgspec.Struct] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The settings of an instance of `bindings_map`, with `type` and `binding_instance_name` filled in.
 
-    A missing or empty file means that all settings have their defaults; `instance_file` names it for errors.
-    Raises ConfigError where the file cannot be read or belongs to another instance or type.
+    Encrypted values and `${NAME}` are resolved. A missing or empty file means that all settings have their defaults;
+    `instance_file` names it for errors. From a file of an older version what `settings` does not know is left out, with
+    a warning in the log. Raises ConfigError where the file cannot be read or belongs to another instance or type.
     """
+    environ = os.environ if environ is None else environ
     file = instance_file(loaded, name)
-    content = read_mapping(file) if os.path.lexists(file) else {}
+    keys = loaded.keys(environ)
+    if os.path.lexists(file):
+        upgraded = upgrade_instance(read_values(file, keys), str(file))
+    else:
+        inline = loaded.inline_instances.get(name)
+        upgraded = Upgraded(values=dict(inline or {}), older=inline is not None)
+    content, faults = resolve(upgraded.values, keys, environ)
+    if faults:
+        raise config_error(str(file), faults, hint="Set what is missing where the server starts.")
+    content = with_identity(content, loaded, name, file)
+    if upgraded.older and settings is not None:
+        for key in content.keys() - {field.encode_name for field in msgspec.structs.fields(settings)}:
+            logger.warning("%s: %s is not used any more.", file, shown(key))
+            del content[key]
+    return content
+
+
+def with_identity(content: Mapping[str, Any], loaded: LoadedConfig, name: str, file: Path) -> dict[str, Any]:
+    """Instance settings with type and name filled in. Raises ConfigError if they are those of another instance."""
     expected = {"type": loaded.main.bindings_map[name], "binding_instance_name": name}
     sources = {"type": f"bindings_map.{name}", "binding_instance_name": "the file's name"}
     faults = [
@@ -120,39 +219,24 @@ def create_folders(loaded: LoadedConfig) -> list[str]:
     return warnings
 
 
-def _checked(raw: dict[str, Any], where: str) -> MainConfig:
-    cleaned, faults = examine(raw, MainConfig)
-    # Every key has a default, so what is left of a faulty file still makes a configuration to check further.
-    main = msgspec.convert(cleaned, MainConfig)
-    broken = {str(fault.path[0]) for fault in faults if fault.path}
-    faults += _contradictions(main, map_is_known="bindings_map" not in broken)
-    if faults:
-        raise config_error(where, faults)
-    return main
+def configured_key(values: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+    """The encryption key that a main file names; what is wrong with it is told where it is checked."""
+    try:
+        key = value_at(values, parse_place(SETTING))
+        return expand(key, environ) if isinstance(key, str) else None
+    except (KeyError, BadReferenceError):
+        return None
 
 
-def _contradictions(main: MainConfig, *, map_is_known: bool) -> Iterator[Fault]:
-    """What is wrong between keys that are each valid."""
-    if not is_host(main.server.host):
-        yield Fault(("server", "host"), f"is {shown(main.server.host)}, must be {ALLOWED}.")
-    if main.bindings_map and map_is_known:
-        for key in main.defaults.__struct_fields__:
-            value = getattr(main.defaults, key)
-            if key.endswith("_binding") and value is not None and value not in main.bindings_map:
-                guess = did_you_mean(value, main.bindings_map) or f"; it has {', '.join(main.bindings_map)}."
-                yield Fault(("defaults", key), f"is {shown(value)}, which bindings_map does not have{guess}")
-    workers = main.workers
-    if workers.heartbeat_timeout <= workers.heartbeat_interval:
-        yield Fault(
-            ("workers", "heartbeat_timeout"),
-            f"is {workers.heartbeat_timeout}, must be greater than heartbeat_interval"
-            f" ({workers.heartbeat_interval}).",
-        )
-    if workers.restart_delay_max < workers.restart_delay:
-        yield Fault(
-            ("workers", "restart_delay_max"),
-            f"is {workers.restart_delay_max}, must be at least restart_delay ({workers.restart_delay}).",
-        )
+def _without_removed(
+    faults: list[Fault], upgraded: Upgraded, where: str
+) -> tuple[list[Fault], tuple[str, ...]]:
+    """The faults that count, and warnings instead of the unknown keys of an older file."""
+    if not upgraded.older:
+        return faults, ()
+    removed = [f"{fault.place} is not used any more." for fault in faults if fault.unknown]
+    warnings = tuple(f"{where}: {note}" for note in [*upgraded.notes, *removed])
+    return [fault for fault in faults if not fault.unknown], warnings
 
 
 def _overridden(server: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:

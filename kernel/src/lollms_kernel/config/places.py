@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError
@@ -13,7 +13,9 @@ from .describe import shown
 Place = tuple[str | int, ...]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_PART = re.compile(r'(?P<dot>\.)?(?P<plain>[A-Za-z0-9_-]+)|(?P<dot2>\.)?(?P<quoted>"(?:[^"\\]|\\.)*")|\[(?P<index>\d{1,6})\]')
+_PART = re.compile(
+    r"(?P<dot>\.)?(?:(?P<plain>[A-Za-z0-9_-]+)|(?P<quoted>\"(?:[^\"\\]|\\.)*\"))|\[(?P<index>\d{1,6})\]"
+)
 
 
 def parse_place(text: str) -> Place:
@@ -25,7 +27,7 @@ def parse_place(text: str) -> Place:
     position = 0
     while position < len(text):
         match = _PART.match(text, position)
-        if match is None or (match["index"] is None and bool(match["dot"] or match["dot2"]) != bool(place)):
+        if match is None or (match["index"] is None and bool(match["dot"]) != bool(place)):
             break
         position = match.end()
         if match["index"] is not None:
@@ -133,8 +135,3 @@ def _no_path(text: str) -> ConfigError:
         f"{shown(text)} is no path of a key.",
         hint='Write it as in server.port, security.allowed_api_keys[0] or bindings_map."my.model".',
     )
-
-
-def is_prefix(place: Sequence[str | int], of: Sequence[str | int]) -> bool:
-    """Whether one place contains the other."""
-    return tuple(of[: len(place)]) == tuple(place)

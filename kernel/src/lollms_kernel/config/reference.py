@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from .describe import describe
-from .formats import READERS
+from .formats import EXTENSIONS
 from .schema import MODEL_FOLDERS, MainConfig
 
 INTRODUCTION = f"""\
@@ -30,7 +30,7 @@ lollms_configs/            the configuration folder
 
 - The folder is the one of `--config-dir`, else of the environment variable `LOLLMS_CONFIG_DIR`, else `lollms_configs`
   in the current directory. Relative paths in the files are relative to its parent.
-- Files are read with one of these extensions: {", ".join(f"`{extension}`" for extension in READERS)}. Two files for
+- Files are read with one of these extensions: {", ".join(f"`{extension}`" for extension in EXTENSIONS)}. Two files for
   the same thing are an error. A file may be 1 MiB large; in YAML each key may be there once.
 - `LOLLMS_HOST` and `LOLLMS_PORT` win over `server.host` and `server.port`; `--host` and `--port` win over both.
 - An unknown key, a wrong type or a value out of range is an error that names file, place, value, what is allowed and

@@ -42,6 +42,10 @@ ApiKey = Annotated[
 ]
 """Clients send it in a header, where blanks around a value are lost."""
 
+KeyHash = Annotated[
+    Secret,
+    Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z", extra={"allowed": "`sha256:` and 64 digits from 0 to f"}),
+]
 FolderPath = Annotated[str, Meta(min_length=1, pattern=r"\A[^\x00]*\Z", extra={"allowed": "a path"})]
 NonEmpty = Annotated[str, Meta(min_length=1)]
 
@@ -129,16 +133,71 @@ class PathsConfig(Section, frozen=True, kw_only=True):
     ] = "zoos/functions"
 
 
+class ApiKeyEntry(Section, frozen=True, kw_only=True):
+    """An API key with a name and, if wanted, limits. It has either `key` or `hash`."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}\Z",
+            extra={"allowed": "a name of letters, digits, `_`, `-`, `.` and `@`"},
+            description="Whose key it is; unique, shown in listings and logs.",
+        ),
+    ]
+    key: Annotated[
+        ApiKey | None, Meta(description="The key itself; encrypted in files like every secret.")
+    ] = None
+    hash: Annotated[
+        KeyHash | None,
+        Meta(description="`sha256:` and the SHA-256 of the key, as `lollms keys add` writes it."),
+    ] = None
+    requests_per_minute: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | None,
+        Meta(
+            description="Requests within any 60 seconds; further ones get 429 with `Retry-After`. Null: no limit."
+        ),
+    ] = None
+    concurrent_streams: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Generations at once, waiting ones included; further ones get 429. Null: no limit."),
+    ] = None
+    bindings: Annotated[
+        tuple[InstanceName, ...] | None,
+        Meta(description="Binding instances that it may use, others get 403. Null: all."),
+    ] = None
+    personalities: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="Personalities (id, name or folder) that it may use, others get 403; an empty text stands for"
+            " requests without one. Null: all."
+        ),
+    ] = None
+
+    def __repr__(self) -> str:
+        """Without key and hash: a repr ends up in logs and tracebacks."""
+        return f"ApiKeyEntry(name={self.name!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for rich's tracebacks, which do not ask `__repr__`."""
+        return [("name", self.name)]
+
+
 class SecurityConfig(Section, frozen=True, kw_only=True):
     """Who may use the server. These values are never shown in listings, logs or errors."""
 
     allowed_api_keys: Annotated[
-        tuple[ApiKey, ...],
-        Meta(description="Keys that clients send as `X-API-Key`. Empty: no key is asked for."),
+        tuple[ApiKey | ApiKeyEntry, ...],
+        Meta(
+            description="Keys that clients send as `X-API-Key`: the key, its hash (`sha256:…`), or an entry with a name"
+            " and limits, see below. Empty: no key is asked for."
+        ),
     ] = ()
     encryption_key: Annotated[
         Secret | None,
-        Meta(description="Key (Fernet) for encrypted values in files; without effect in this version."),
+        Meta(
+            description="Fernet key for the secrets in configuration files, or several with commas between: the first"
+            " encrypts, all decrypt. `LOLLMS_ENCRYPTION_KEY` wins over it."
+        ),
     ] = None
 
     def __repr__(self) -> str:

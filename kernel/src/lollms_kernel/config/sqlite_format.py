@@ -73,7 +73,11 @@ def _rows(data: bytes, where: str) -> list[tuple[str, str]]:
         for pragma in ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON"):
             database.execute(f"PRAGMA {pragma}")
         kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = 'config'").fetchall()
-        if len(kinds) != 1 or kinds[0][0] != "table" or not str(kinds[0][1]).upper().startswith("CREATE TABLE"):
+        if (
+            len(kinds) != 1
+            or kinds[0][0] != "table"
+            or not str(kinds[0][1]).upper().startswith("CREATE TABLE")
+        ):
             raise ConfigError(f"{where} has no table `config`.", hint="Put the right file there.")
         database.text_factory = bytes
         found = database.execute("SELECT key, value FROM config").fetchall()

@@ -17,7 +17,8 @@ from .plain import HINT, MAX_DEPTH, bounded
 
 NULL = "${null}"
 
-_LONG_PATH = re.compile(r"(?:[\w\"'-]+\s*\.\s*){%d}" % MAX_DEPTH)
+_LONG_PATH = re.compile(r"(?:\.\s*+(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')\s*+){32}")
+"""A key with more parts than the levels that are allowed; the parser takes very long for long ones."""
 _PLACE = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)")
 _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 
@@ -25,7 +26,7 @@ _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 def parse_toml(data: bytes, where: str) -> Any:
     """The values of a TOML file. Raises ConfigError with line and column."""
     text = decoded(data, where)
-    if _LONG_PATH.search(text):  # the parser takes very long for these
+    if _LONG_PATH.search(text):
         raise ConfigError(f"{where}: nested deeper than {MAX_DEPTH} levels.", hint=HINT)
     try:
         found = tomllib.loads(text)

@@ -58,8 +58,10 @@ def keys_of(holder: Any) -> list[Any]:
 
 def _last(holder: Any, key: Any) -> tuple[Any, Any]:
     """The innermost place whose value ends where that of `key` ends."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
     value = holder[key]
-    while isinstance(value, dict | list) and value and not value.fa.flow_style():
+    while isinstance(value, CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
         holder, key = value, keys_of(value)[-1]
         value = holder[key]
     return holder, key

@@ -84,7 +84,7 @@ class YamlEditor:
         if is_new and isinstance(holder, list):
             holder.append(_commented(value))
         else:
-            holder[_scalar(key) if is_new else key] = _commented(value)
+            holder[_scalar(str(key)) if is_new else key] = _commented(value)
         self._give_tail(place, tail)
 
     def _give_tail(self, place: Place, tail: str) -> None:
@@ -128,10 +128,10 @@ def _round_trip(text: str) -> Any:
     from ruamel.yaml.resolver import VersionedResolver
     from ruamel.yaml.tag import Tag
 
-    class Representer(RoundTripRepresenter):  # type: ignore[misc]
+    class Representer(RoundTripRepresenter):
         """Writes floats so that both versions of YAML read them as such."""
 
-    class Resolver(VersionedResolver):  # type: ignore[misc]
+    class Resolver(VersionedResolver):
         """Takes dates for text, as our reader does, and so leaves them as they are."""
 
         def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
@@ -157,8 +157,12 @@ def _round_trip(text: str) -> Any:
 
 def _indents(text: str) -> tuple[int, int]:
     """By how much the text indents keys below their section, and the dashes of a list below its key."""
-    mapping = re.search(r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*\1( +)[^\s#-]", text, re.MULTILINE)
-    dashes = re.search(r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*\1( *)- ", text, re.MULTILINE)
+    mapping = re.search(
+        r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*\1( +)[^\s#-]", text, re.MULTILINE
+    )
+    dashes = re.search(
+        r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*\1( *)- ", text, re.MULTILINE
+    )
     return len(mapping[2]) if mapping else 2, len(dashes[2]) if dashes else 2
 
 

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import ConfigError
 from .describe import shown
-from .files import read_text
-
-MAX_DEPTH = 32
-MAX_VALUES = 100_000
-"""Values in one file, each use of an alias counted in full."""
-
-MAX_NUMBER = 100
-"""Characters of a number: Python takes very long for the notations of YAML with many digits."""
+from .files import decoded
+from .plain import HINT, MAX_DEPTH, MAX_NUMBER, MAX_VALUES
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _QUOTED = re.compile(r"'[^']{2,}'")
@@ -33,9 +26,9 @@ _TYPED = {_TAG + name for name in ("null", "bool", "int", "float")}
 _TEXT = {_TAG + name for name in ("str", "timestamp", "value", "merge")}
 
 
-def read_yaml(path: Path) -> Any:
+def parse_yaml_bytes(data: bytes, where: str) -> Any:
     """The one document of a YAML file, None if it is empty. Raises ConfigError with line and column."""
-    return parse_yaml(read_text(path), str(path))
+    return parse_yaml(decoded(data, where), where)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -165,4 +158,4 @@ class _Document:
 
 def _fault(where: str, mark: Any, text: str) -> ConfigError:
     place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return ConfigError(f"{where}{place}: {text}", hint="Correct the file at that place.")
+    return ConfigError(f"{where}{place}: {text}", hint=HINT)

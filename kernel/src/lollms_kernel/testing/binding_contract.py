@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from ..contracts import Binding, BindingCard, BindingContext, InstanceSettings, Tokenizes
+from ..contracts import Binding, BindingCard, BindingContext, CountsTokens, InstanceSettings, Tokenizes
 from ..errors import ModelNotFound
 from ..types import Chunk, Failed, Finished, GenerateRequest, GpuNeed, Message, TextDelta
 
@@ -135,6 +135,12 @@ class BindingContract:
         tokens = await binding.tokenize(text, None, False, False)
         assert tokens
         assert (await binding.detokenize(tokens, None)).strip() == text
+
+    async def test_longer_texts_have_more_tokens_where_they_are_counted(self, binding: Binding) -> None:
+        if not isinstance(binding, CountsTokens):
+            return
+        short, long = (await binding.count_tokens("Hello world" * n, None) for n in (1, 20))
+        assert 0 < short < long
 
     async def test_unload_gives_back_and_the_next_request_works(self, binding: Binding) -> None:
         request = await self.request_for(binding)

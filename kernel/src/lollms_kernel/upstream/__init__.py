@@ -13,8 +13,10 @@ know; the network's own errors are known here.
 
 from __future__ import annotations
 
+from .address import on_this_machine
 from .answers import Upstream
 from .failures import Service
+from .functions import described_functions
 from .images import ImageFetcher, fetch_images
 from .memory import Memory
 from .pacing import paced
@@ -29,7 +31,9 @@ __all__ = [
     "Service",
     "Upstream",
     "UpstreamSettings",
+    "described_functions",
     "fetch_images",
+    "on_this_machine",
     "paced",
     "retry_after",
     "retrying",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
@@ -12,6 +13,8 @@ from .failures import Service
 from .pacing import anything, paced
 from .retries import SYSTEM, Pauses, retrying
 from .settings import UpstreamSettings
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,6 +44,8 @@ class Upstream:
         """The error to show instead of `error`."""
         if isinstance(error, LollmsError):
             return error
+        # Never its text, which may hold addresses and what the service wrote.
+        logger.debug("%s: %s.%s", self.service, type(error).__module__, type(error).__qualname__)
         return self._explain(error) or self.service.explain(error)
 
     async def ask(self, call: Callable[[], Awaitable[T]], *, within: float | None = None) -> T:

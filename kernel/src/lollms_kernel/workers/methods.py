@@ -47,6 +47,7 @@ METHODS = {
     "unload": Method(tuple[()]),
     "tokenize": Method(tuple[str, str | None, bool, bool], list[int]),
     "detokenize": Method(tuple[list[int], str | None], str),
+    "count_tokens": Method(tuple[str, str | None], int),
     "embed": Method(tuple[list[str], str | None], list[list[float]]),
     "generate": Method(tuple[GenerateRequest], streams=True),
 }

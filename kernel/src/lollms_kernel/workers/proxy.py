@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from ..contracts import Binding, Embeds, Isolation, Tokenizes
+from ..contracts import Binding, CountsTokens, Embeds, Isolation, Tokenizes
 from ..errors import ConfigError, LollmsError
 from ..types import Chunk, Event, GenerateRequest, GpuNeed, ModelInfo
 from .frames import as_plain
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class WorkerBinding(Binding):
     """Stands for `front` in the server: what needs the engine is done in a worker, the rest by `front` itself.
 
-    It has the capabilities (`Tokenizes`, `Embeds`) that `front` has, so creating one gives a subclass that fits.
+    It has the capabilities (`Tokenizes`, `CountsTokens`, `Embeds`) that `front` has: creating one gives a subclass that
+    fits.
     Errors are those of the binding, and WorkerCrashed or WorkerHung for what was under way when the worker died.
     """
 
@@ -146,6 +147,12 @@ class _TokenizesInWorker(WorkerBinding):
         return str(await self._call("detokenize", tokens, model))
 
 
+class _CountsTokensInWorker(WorkerBinding):
+    async def count_tokens(self, text: str, model: str | None) -> int:
+        """The number of tokens of `text`."""
+        return int(await self._call("count_tokens", text, model))
+
+
 class _EmbedsInWorker(WorkerBinding):
     async def embed(self, texts: list[str], model: str | None) -> list[list[float]]:
         """One vector for each text."""
@@ -153,7 +160,11 @@ class _EmbedsInWorker(WorkerBinding):
         return vectors
 
 
-_CAPABILITIES: dict[type, type[WorkerBinding]] = {Tokenizes: _TokenizesInWorker, Embeds: _EmbedsInWorker}
+_CAPABILITIES: dict[type, type[WorkerBinding]] = {
+    Tokenizes: _TokenizesInWorker,
+    CountsTokens: _CountsTokensInWorker,
+    Embeds: _EmbedsInWorker,
+}
 
 
 @cache

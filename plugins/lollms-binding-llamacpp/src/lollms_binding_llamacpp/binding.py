@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import threading
 import time
@@ -13,30 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from lollms_kernel.contracts import Binding, BindingCard, BindingContext, Isolation
-from lollms_kernel.errors import InvalidRequest, LollmsError, ModelLoadFailed, UnsupportedInput
-from lollms_kernel.types import (
-    Chunk,
-    Finished,
-    GenerateRequest,
-    GpuNeed,
-    Message,
-    ModelInfo,
-    Notice,
-    TextDelta,
-    Timings,
-    Usage,
-)
+from lollms_kernel.errors import BindingUnavailable, LollmsError, ModelLoadFailed
+from lollms_kernel.types import Chunk, GenerateRequest, GpuNeed, ModelInfo, Notice, TextDelta
 
+from .answering import check_input, context_full, finished, prepare
 from .extra_buffers import ExtraBuffers, amx_trap
 from .gguf_header import GgufError
 from .in_thread import in_thread
-from .installation import has_gpu_backend, missing_engine
+from .installation import ENGINE, has_gpu_backend, missing_engine
 from .library import GUIDE, Library, ModelFile, describe
-from .parameters import model_defaults, read_sampling, unknown_parameters
 from .settings import DEFAULT_MODELS_FOLDER, LlamaCppSettings
 
 if TYPE_CHECKING:  # these import llama.cpp, which belongs into the worker
-    from .engine import Job, Result
     from .loading import LoadedModel
     from .vocabularies import Vocabularies
 
@@ -52,7 +41,7 @@ class LlamaCppBinding(Binding):
         version="0.1.0",
         author="lollms",
         description="Runs GGUF models on this machine with llama.cpp; includes a tiny guide model.",
-        requirements=("llama-cpp-python==0.3.36", "numpy"),
+        requirements=(ENGINE, "numpy"),
     )
     Settings = LlamaCppSettings
     settings: LlamaCppSettings
@@ -104,7 +93,8 @@ class LlamaCppBinding(Binding):
         return media_type == "text"
 
     async def open(self) -> None:
-        """Look at the settings; models are loaded by the first request."""
+        """Import the engine and look at the settings; models are loaded by the first request."""
+        await in_thread(_import_engine)
         old = [name for name in ("server_path", "additional_args") if getattr(self.settings, name)]
         if old:
             logger.warning(
@@ -156,12 +146,12 @@ class LlamaCppBinding(Binding):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Stream the answer of `request.model`, which is loaded first if need be."""
         started = time.perf_counter()
-        _check_input(request)
+        check_input(request)
         async with self._turn:
-            before = self._loaded
+            before, loading = self._loaded, time.perf_counter()
             loaded = await self._get_ready(request.model)
-            load = None if loaded is before else time.perf_counter() - started
-            job, notices = await in_thread(lambda: _prepare(loaded, request))
+            load = None if loaded is before else time.perf_counter() - loading
+            job, notices = await in_thread(lambda: prepare(loaded, request))
             if before is not None and loaded is not before:
                 swapped = f"'{before.file.name}' was unloaded to load '{loaded.file.name}'."
                 notices.append(Notice("model_swapped", swapped))
@@ -177,10 +167,10 @@ class LlamaCppBinding(Binding):
             finally:
                 await stream.stop()
         if result.answer.reason == "context":
-            notices.append(_context_full(loaded))
+            notices.append(context_full(loaded))
         for notice in notices:
             yield notice
-        yield _finished(loaded, result, load, first_chunk)
+        yield finished(loaded, result, load, first_chunk)
 
     # --- one model in memory ---
 
@@ -256,82 +246,13 @@ class LlamaCppBinding(Binding):
         return None if self.settings.model_path is None else self.context.root / self.settings.model_path
 
 
-def _check_input(request: GenerateRequest) -> None:
-    if request.generation_type != "ttt":
-        raise UnsupportedInput(
-            f"llama.cpp generates text from text, not '{request.generation_type}'.",
-            hint="Use a binding for this generation type; `lollms bindings` lists what is installed.",
-        )
-    if request.media:
-        raise UnsupportedInput(
-            f"llama.cpp models take text only here, not {request.media[0].type}.", hint="Send text only."
-        )
-    if request.raw_prompt is None and not request.messages and not request.system:
-        raise InvalidRequest("There is nothing to answer.", hint="Send a message or a raw prompt.")
-    read_sampling(request.parameters, {})  # what is wrong with them is said before a model is loaded for it
-
-
-def _prepare(loaded: LoadedModel, request: GenerateRequest) -> tuple[Job, list[Notice]]:
-    """The job for a request, and what is done differently from what it asks. Blocks: the text is tokenized here."""
-    from .engine import Job
-
-    sampling = read_sampling(request.parameters, model_defaults(loaded.header))
-    notices = list(loaded.notices)
-    if ignored := unknown_parameters(request.parameters):
-        names = ", ".join(ignored)
-        notices.append(
-            Notice("parameters_ignored", f"Parameters without effect here: {names}.", {"names": ignored})
-        )
-    if request.functions:
-        notices.append(Notice("functions_ignored", "This binding cannot offer functions to the model yet."))
-    if request.raw_prompt is not None:
-        prompt = loaded.prompts.raw(request.raw_prompt)
-        if request.system:
-            notices.append(
-                Notice("system_ignored", "A raw prompt is continued as it is, without the system text.")
-            )
-    else:
-        prompt = loaded.prompts.chat(_conversation(request))
-        if not loaded.has_template:
-            message = f"'{loaded.file.name}' has no chat template; ChatML was used, which may not suit it."
-            notices.append(Notice("chat_template_missing", message))
-        if prompt.system_folded:
-            message = "The model knows no system role: the system text was put before the first user turn."
-            notices.append(Notice("system_folded", message))
-    return Job(tokens=prompt.tokens, sampling=sampling, tenant=request.tenant), notices
-
-
-def _conversation(request: GenerateRequest) -> list[Message]:
-    """The turns, with every leading system text in one message: most templates know only one."""
-    turns = list(request.messages)
-    system = [request.system] if request.system else []
-    while turns and turns[0].role == "system":
-        system.append(turns.pop(0).content)
-    return [Message("system", "\n\n".join(system)), *turns] if system else turns
-
-
-def _context_full(loaded: LoadedModel) -> Notice:
-    n_ctx = loaded.engine.n_ctx
-    message = f"The answer ends where the context of '{loaded.file.name}' is full: {n_ctx} tokens."
-    return Notice("context_full", message, {"n_ctx": n_ctx})
-
-
-def _finished(loaded: LoadedModel, result: Result, load: float | None, first_chunk: float | None) -> Finished:
-    answer = result.answer
-    metadata: dict[str, Any] = {"model": loaded.file.name, "seed": result.seed}
-    if answer.stop_text is not None:
-        metadata["stop"] = answer.stop_text
-    if result.generate_seconds > 0:
-        metadata["tokens_per_second"] = round(answer.tokens / result.generate_seconds, 1)
-    if result.prompt_seconds > 0:
-        metadata["prompt_per_second"] = round(
-            (result.prompt_tokens - result.cached_tokens) / result.prompt_seconds, 1
-        )
-    return Finished(
-        reason="stop" if answer.reason == "stop" else "length",
-        usage=Usage(result.prompt_tokens, answer.tokens, result.cached_tokens),
-        timings=Timings(
-            load=load, prompt=result.prompt_seconds, first_chunk=first_chunk, generate=result.generate_seconds
-        ),
-        metadata=metadata,
-    )
+def _import_engine() -> None:
+    try:
+        importlib.import_module(".loading", __package__)
+    except (
+        Exception
+    ) as error:  # a broken build raises what the system's loader says; all of it means the same
+        raise BindingUnavailable(
+            f"llama-cpp-python is installed but cannot be loaded: {error}",
+            hint="Install it again: `pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36`.",
+        ) from error

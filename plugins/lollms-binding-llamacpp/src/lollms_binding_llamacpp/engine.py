@@ -23,6 +23,7 @@ import msgspec
 from lollms_kernel.errors import ModelLoadFailed, ShuttingDown
 
 from .in_thread import in_thread
+from .job import Answer, Job, Result
 from .native import Context, LoadFailed, Model, StopFlag, Stopped, Vocabulary, start_backend
 from .parameters import MAX_SEED, Sampling
 from .sampling import Sampler
@@ -51,33 +52,6 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     compress_pos_emb: float = 1.0
     extra_buffers: bool = True
     verbose: bool = False
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation. `tokens` is the prompt, at least one and fewer than fit into the context."""
-
-    tokens: list[int]
-    sampling: Sampling
-    tenant: str = ""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """Why a generation ended, how many tokens it took (the one that ends an answer counts), and the stop string."""
-
-    reason: Literal["stop", "length", "context"]
-    tokens: int
-    stop_text: str | None = None
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How a generation went, with counts and seconds."""
-
-    answer: Answer
-    seed: int
-    prompt_tokens: int
-    cached_tokens: int
-    prompt_seconds: float
-    generate_seconds: float
 
 
 class _Loaded(msgspec.Struct, frozen=True):
@@ -111,7 +85,7 @@ class Engine:
             loading.flag.set()
             await engine.close()
             raise
-        engine._model, engine._context = msgspec.structs.astuple(loading.result())
+        loading.result()
         return engine
 
     @property
@@ -161,9 +135,7 @@ class Engine:
             stream.flag.set()
         try:
             result = self._generate(job, stream)
-        except (
-            BaseException
-        ) as error:  # it belongs to whoever waits for the answer; the next job starts afresh
+        except BaseException as error:  # it belongs to whoever waits for the answer
             if not isinstance(error, Stopped) or not self._context.forget_from(len(self._cached)):
                 self._forget_all()
             if isinstance(error, Stopped) and self._closed:
@@ -297,6 +269,8 @@ def _load_error(spec: EngineSpec, reason: str) -> ModelLoadFailed:
     lowered = reason.lower()
     if "unknown model architecture" in lowered:
         hint = "Install a newer llama-cpp-python, or choose another model."
+    elif "tensor_split" in lowered:
+        hint = "Give `tensor_split` in the instance file one number for each GPU."
     elif any(sign in lowered for sign in ("alloc", "out of memory", "buffer")):
         hint = "Free some memory, or lower `n_ctx` or `n_gpu_layers` in the instance file, or choose a smaller model."
     elif spec.cache_type != "fp16":

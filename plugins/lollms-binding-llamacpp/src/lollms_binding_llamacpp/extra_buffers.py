@@ -20,12 +20,12 @@ import msgspec
 import platformdirs
 
 from .gguf_header import GgufError
-from .installation import engine_build
+from .installation import ENGINE, engine_build
 from .library import Headers, ModelFile
 
 logger = logging.getLogger(__name__)
 
-TRIAL_TIMEOUT = 600.0
+TRIAL_TIMEOUT = 300.0
 TRIAL_COMMAND = (sys.executable, "-P", "-m", "lollms_binding_llamacpp.probe")
 CPUINFO = Path("/proc/cpuinfo")
 HARMLESS_TYPES = frozenset({"F64", "F32", "F16", "BF16", "Q5_0", "Q5_1", "I8", "I16", "I32", "I64"})
@@ -34,8 +34,8 @@ HARMLESS_TYPES = frozenset({"F64", "F32", "F16", "BF16", "Q5_0", "Q5_1", "I8", "
 _CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS)
 _HEAD = 2**16
 _CURE = (
-    "For full speed reinstall llama-cpp-python built with `-fno-dse` "
-    "(`CXXFLAGS=-fno-dse CFLAGS=-fno-dse pip install --force-reinstall --no-cache-dir llama-cpp-python`)."
+    "For full speed reinstall it, built with the compiler option -fno-dse: "
+    f"`CFLAGS=-fno-dse CXXFLAGS=-fno-dse pip install --force-reinstall --no-cache-dir {ENGINE}`."
 )
 
 
@@ -73,7 +73,10 @@ class ExtraBuffers:
             )
         if not has_amx(self._cpuinfo) or not self._at_risk(file):
             return Verdict(True)
-        key = _key(file)
+        try:
+            key = _key(file)
+        except OSError:
+            return None  # it has just gone away; whoever loads it reports that
         if key not in self._verdicts and (stored := _read(self._folder / f"{key}.json")) is not None:
             self._verdicts[key] = stored
         return self._verdicts.get(key)
@@ -89,13 +92,13 @@ class ExtraBuffers:
 
     async def _try(self, file: ModelFile) -> Verdict:
         logger.info("Trying '%s' in a process of its own, since this CPU has AMX.", file.name)
-        trial = await asyncio.create_subprocess_exec(
-            *self._command,
-            str(file.path),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        nothing = asyncio.subprocess.DEVNULL
+        try:
+            trial = await asyncio.create_subprocess_exec(
+                *self._command, str(file.path), stdin=nothing, stdout=nothing, stderr=nothing
+            )
+        except OSError as error:
+            return Verdict(False, f"A trial could not be started: {error.strerror}.")
         try:
             code = await asyncio.wait_for(trial.wait(), TRIAL_TIMEOUT)
         except TimeoutError:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lollms_kernel.errors import BindingUnavailable, LollmsError
 
+ENGINE = "llama-cpp-python==0.3.36"
+"""What pip installs; the extra `engine` of this package says the same."""
+
 _GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "opencl", "cann")
 
 

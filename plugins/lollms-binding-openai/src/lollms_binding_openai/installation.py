@@ -12,5 +12,6 @@ def missing_library() -> LollmsError | None:
     if importlib.util.find_spec("openai") is not None:
         return None
     return BindingUnavailable(
-        "The library openai is not installed.", hint="Run `pip install 'openai>=3,<4'` in the server's environment."
+        "The library openai is not installed.",
+        hint="Run `pip install 'openai>=3,<4'` in the server's environment.",
     )

@@ -21,22 +21,26 @@ class ServiceSettings(UpstreamSettings, frozen=True, kw_only=True, forbid_unknow
     api_key: Annotated[
         Secret | None,
         Meta(
-            description="The key. null: the environment variable OPENAI_API_KEY, which is only ever sent to OpenAI itself."
+            description="The key. null: the environment variable OPENAI_API_KEY, which is sent to OpenAI itself only."
         ),
     ] = None
     base_url: Annotated[
         str | None,
-        Meta(description="Address of another service that speaks OpenAI's API, mostly with /v1; null: OpenAI."),
+        Meta(
+            description="Address of another service that speaks OpenAI's API, mostly with /v1; null: OpenAI."
+        ),
     ] = None
     model_types: Annotated[
         dict[str, Kind],
         Meta(
-            description="What models make whose name does not tell it: names or patterns with `*`, e.g. {'kokoro*': tts}."
+            description="What models make whose names do not tell: names or patterns with `*`, e.g. {'voice-*': tts}."
         ),
     ] = {}
     extra_body: Annotated[
         dict[str, Any],
-        Meta(description="Fields that every generation request gets beside the known ones, as the service documents them."),
+        Meta(
+            description="Fields of the service's own that every generation request gets beside the known ones."
+        ),
     ] = {}
 
 
@@ -61,9 +65,9 @@ class OpenAISettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
         str | None, Meta(description="Model for vectors; null: the first one of the service.")
     ] = None
     tts_voice: Annotated[str, Meta(description="Voice where a request for speech names none.")] = "alloy"
-    tts_format: Annotated[
-        AudioFormat, Meta(description="Format of speech where a request names none.")
-    ] = "mp3"
+    tts_format: Annotated[AudioFormat, Meta(description="Format of speech where a request names none.")] = (
+        "mp3"
+    )
     stream_usage: Annotated[
         bool, Meta(description="Ask for token counts; false for services that refuse `stream_options`.")
     ] = True
@@ -84,6 +88,10 @@ class DalleSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_f
             description="null, or the untouched default at a service that does not have it: its first image model."
         ),
     ] = "dall-e-3"
+    first_token_timeout: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="Seconds until the image, or its first preview, must be there."),
+    ] = 300.0
     model: Annotated[str, Meta(description="Of older versions; has no effect.")] = "dall-e-3"
     default_size: Annotated[
         str,

@@ -356,7 +356,7 @@ def _parts(body: dict[str, Any], answer: OllamaAnswer) -> _Parts:
     content = answer.content
     for stop in options.get("stop") or ():
         content = content.partition(stop)[0]
-    pieces = [{"content": "", "thinking": word} for word in _split(answer.thinking)]
+    pieces: list[dict[str, Any]] = [{"content": "", "thinking": word} for word in _split(answer.thinking)]
     pieces += [{"content": word} for word in _split(content)]
     limit = options.get("num_predict", -1)
     if 0 <= limit < len(pieces):

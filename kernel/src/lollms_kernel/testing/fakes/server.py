@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -55,7 +55,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one request; each frame goes out as a write of its own."""
 
     status: int = 200
-    headers: dict[str, str] = {"content-type": "application/json"}
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: {"content-type": "application/json"})
     frames: Iterable[bytes] = ()
 
     @classmethod
@@ -73,6 +73,8 @@ class FakeServer(ABC):
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.faults: list[Fault] = []
+        self._arrival = threading.Condition()
+        self._mistakes: list[Exception] = []
         self.frame_delay = 0.0
         """Seconds between the frames of an answer."""
         self._socket = socket.socket()
@@ -80,6 +82,7 @@ class FakeServer(ABC):
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             self._serve,
+            interface="asgi3",
             loop="asyncio",
             lifespan="off",
             log_config=None,
@@ -106,6 +109,17 @@ class FakeServer(ABC):
         """The requests so far whose path contains `path`."""
         return [request for request in list(self.received) if path in request.path]
 
+    async def request_to(self, path: str, number: int = 0, seconds: float = LIMIT) -> Received:
+        """The request of this number (from 0) whose path contains `path`, as soon as it is there."""
+
+        def wait() -> bool:
+            with self._arrival:
+                return self._arrival.wait_for(lambda: len(self.requests_to(path)) > number, seconds)
+
+        if not await asyncio.to_thread(wait):
+            raise AssertionError(f"no such request to {path} came within {seconds:g} s")
+        return self.requests_to(path)[number]
+
     async def until(self, event: threading.Event, seconds: float = LIMIT) -> None:
         """Wait for an event of a request, such as `left`, without blocking the test's loop."""
         if not await asyncio.to_thread(event.wait, seconds):
@@ -123,13 +137,17 @@ class FakeServer(ABC):
         self._server.should_exit = True
         self._thread.join(LIMIT)
         self._socket.close()
+        if self._mistakes and error is None:
+            raise ExceptionGroup("the fake made mistakes", self._mistakes)
 
     # --- one request ---
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Received(scope, await _body(receive))
         fault = self._take_fault(request.path)
-        self.received.append(request)
+        with self._arrival:
+            self.received.append(request)
+            self._arrival.notify_all()
         answering = asyncio.create_task(self._answer(request, fault, send))
         leaving = asyncio.create_task(_gone(receive))
         try:
@@ -140,8 +158,12 @@ class FakeServer(ABC):
         finally:
             for task in (answering, leaving):
                 task.cancel()
-            with suppress(asyncio.CancelledError, _Dropped):
+            try:
                 await answering
+            except (asyncio.CancelledError, _Dropped):
+                pass
+            except Exception as error:  # a mistake of the fake itself, raised in the test's thread at the end
+                self._mistakes.append(error)
             with suppress(asyncio.CancelledError):
                 await leaving
             request.ended.set()

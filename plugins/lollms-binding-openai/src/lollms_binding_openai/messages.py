@@ -1,0 +1,157 @@
+"""A request's conversation and functions, as `/chat/completions` takes them; media travel as bytes in the body."""
+
+from __future__ import annotations
+
+import base64
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from lollms_kernel.errors import InvalidRequest, UnsupportedInput
+from lollms_kernel.types import GenerateRequest, Media, Message, Notice
+
+from .formats import audio_extension, image_mime_type
+
+Part = dict[str, Any]
+
+_TEXTUAL = ("text/", "application/json", "application/xml", "application/yaml", "application/javascript")
+
+
+def chat_messages(request: GenerateRequest) -> list[dict[str, Any]]:
+    """The system text and every turn. Raises InvalidRequest or UnsupportedInput for what cannot be sent."""
+    messages: list[dict[str, Any]] = []
+    if request.system:
+        messages.append({"role": "system", "content": request.system})
+    for is_result, turns in groupby(request.messages, key=lambda turn: turn.role == "tool"):
+        if is_result:
+            _add_results(messages, [turn.content for turn in turns])
+        else:
+            messages += ({"role": turn.role, "content": _content(turn)} for turn in turns)
+    if not messages:
+        raise InvalidRequest("There is nothing to answer.", hint="Send a message or a raw prompt.")
+    return messages
+
+
+def _content(message: Message) -> str | list[Part]:
+    """The text alone, or text and media as parts; images come after the text that asks about them."""
+    if not message.media:
+        return message.content
+    parts = [_part(item) for item in message.media]
+    return [{"type": "text", "text": message.content}, *parts] if message.content else parts
+
+
+def _part(item: Media) -> Part:
+    if item.type == "image":
+        return {
+            "type": "image_url",
+            "image_url": {"url": _data_url(item.data, image_mime_type(item)), **_detail(item)},
+        }
+    if item.type == "audio":
+        audio_format = audio_extension(item)
+        if audio_format not in ("wav", "mp3"):
+            raise UnsupportedInput(
+                f"Sound of the type '{item.mime_type or 'unknown'}' cannot be sent in a conversation.",
+                hint="Send it as WAV or MP3.",
+            )
+        return {"type": "input_audio", "input_audio": {"data": _base64(item.data), "format": audio_format}}
+    if item.type == "document":
+        return _document(item)
+    raise UnsupportedInput(
+        f"A conversation cannot hold '{item.type}'.", hint="Send text, images, sound or PDF."
+    )
+
+
+def _detail(item: Media) -> dict[str, str]:
+    """How closely to look at an image: `detail` of the input's metadata."""
+    detail = item.metadata.get("detail")
+    return {"detail": detail} if detail in ("low", "high", "auto") else {}
+
+
+def _document(item: Media) -> Part:
+    mime_type = (item.mime_type or "text/plain").lower()
+    if mime_type == "application/pdf":
+        file = {"filename": "document.pdf", "file_data": _data_url(item.data, mime_type)}
+        return {"type": "file", "file": file}
+    if mime_type.startswith(_TEXTUAL) or mime_type.endswith(("+json", "+xml")):
+        return {"type": "text", "text": item.data.decode("utf-8", "replace")}
+    raise UnsupportedInput(f"A document of the type '{mime_type}' cannot be sent.", hint="Send text or PDF.")
+
+
+def _data_url(data: bytes, mime_type: str) -> str:
+    return f"data:{mime_type};base64,{_base64(data)}"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+# --- functions --------------------------------------------------------------------------------------------------
+
+
+def tools_of(request: GenerateRequest) -> tuple[list[dict[str, Any]], list[Notice]]:
+    """The functions that the request offers, from `functions` and the parameter `tools`, in OpenAI's shape."""
+    given = request.parameters.get("tools") or []
+    if not isinstance(given, list):
+        raise InvalidRequest(
+            "parameters.tools is no list.", hint="It must be a list of OpenAI's tool objects."
+        )
+    tools: list[dict[str, Any]] = []
+    unknown = 0
+    for item in (*request.functions, *given):
+        if isinstance(item, dict) and isinstance(item.get("type"), str) and item["type"] in item:
+            tools.append(item)
+        elif isinstance(item, dict) and isinstance(item.get("name"), str):
+            function = {
+                key: item[key] for key in ("name", "description", "parameters", "strict") if key in item
+            }
+            tools.append({"type": "function", "function": function})
+        else:
+            unknown += 1
+    if not unknown:
+        return tools, []
+    message = (
+        f"{unknown} functions were not offered to the model: each must be an object with name and parameters."
+    )
+    return tools, [Notice("functions_ignored", message, {"count": unknown})]
+
+
+def _add_results(messages: list[dict[str, Any]], results: list[str]) -> None:
+    """Add results of functions, and before them the calls that they answer, which services insist on.
+
+    A turn of ours has no room for calls. Where the assistant's text is the JSON of its calls, as our REST answers
+    hold them, they are taken from it; others are made up, so that a result still reads as one.
+    """
+    calls: list[dict[str, Any]] = []
+    if messages and messages[-1]["role"] == "assistant":
+        calls = _calls_in(messages[-1]["content"])[: len(results)]
+    if calls:
+        del messages[-1]
+    for number in range(len(calls), len(results)):
+        function = {"name": "function", "arguments": "{}"}
+        calls.append({"id": f"call_{len(messages)}_{number}", "type": "function", "function": function})
+    messages.append({"role": "assistant", "content": None, "tool_calls": calls})
+    for call, result in zip(calls, results, strict=True):
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+
+
+class _Call(msgspec.Struct):
+    id: str
+    name: str
+    arguments: str
+
+
+class _Calls(msgspec.Struct):
+    tool_calls: list[_Call]
+
+
+def _calls_in(text: object) -> list[dict[str, Any]]:
+    """The calls of an answer's JSON `{"tool_calls": [{"id", "name", "arguments"}]}`; none if it is not that."""
+    try:
+        found = msgspec.json.decode(text if isinstance(text, str) else "", type=_Calls)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return []
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in found.tool_calls
+    ]

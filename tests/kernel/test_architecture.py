@@ -23,7 +23,7 @@ ROOMS: list[set[str]] = [
     {"contracts"},
     {"hookspecs"},
     {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
-    {"gpu"},
+    {"gpu", "access"},
     {"workers"},
     {"instances"},
     {"pipeline"},
@@ -40,7 +40,7 @@ ROOMS: list[set[str]] = [
 
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
-ENGINES = {"diffusers", "llama_cpp", "onnxruntime", "torch", "transformers"}
+ENGINES = {"diffusers", "llama_cpp", "ollama", "onnxruntime", "torch", "transformers"}
 
 PROMISED = {"errors", "types", "contracts", "hookspecs", "config", "thoughts", "parameters", "testing", "upstream"}
 """What plugins may use of the kernel."""

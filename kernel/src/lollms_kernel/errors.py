@@ -14,6 +14,7 @@
      │  ├ ModelNotFound            404 model_not_found
      │  └ PersonalityNotFound      404 personality_not_found
      ├ QueueTimeout                408 queue_timeout          retryable
+     ├ RateLimited                 429 rate_limited           retryable
      ├ Cancelled                   499 cancelled
      ├ PayloadTooLarge             413 payload_too_large
      ├ NotSupported                501 not_supported
@@ -153,6 +154,14 @@ class QueueTimeout(LollmsError):
 
     code = "queue_timeout"
     status = 408
+    retryable = True
+
+
+class RateLimited(LollmsError):
+    """The API key has used up what it may use for now; `retry_after` says when there is more."""
+
+    code = "rate_limited"
+    status = 429
     retryable = True
 
 

@@ -1,21 +1,21 @@
 """The one gate in front of every route, for HTTP and WebSocket alike.
 
-In this order: Host (against DNS rebinding), CORS preflight, body size, API key, Origin. A request that carries
-a valid key may come from any origin, since no browser adds a key by itself.
+In this order: Host (against DNS rebinding), CORS preflight, body size, API key, Origin, requests per minute. A request
+that carries a valid key may come from any origin, since no browser adds a key by itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from .access import ANYBODY, Access, Grant, calling
 from .config.exposure import is_loopback
 from .config.schema import MainConfig
 from .contracts import Transport
-from .errors import Forbidden, InvalidRequest, LollmsError, PayloadTooLarge, Unauthorized
+from .errors import Forbidden, InvalidRequest, LollmsError, PayloadTooLarge
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,11 +30,13 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Gate:
     """Wraps an ASGI application; what it refuses never reaches a route."""
 
-    def __init__(self, app: AsgiApp, config: MainConfig, host: str, transports: Sequence[Transport]) -> None:
+    def __init__(
+        self, app: AsgiApp, config: MainConfig, access: Access, host: str, transports: Sequence[Transport]
+    ) -> None:
         self._app = app
+        self._access = access
         self._origins = frozenset(config.server.allowed_origins)
         self._max_body = config.server.max_body_size
-        self._keys = [_digest(key) for key in config.security.allowed_api_keys]
         self._hosts = _allowed_hosts(host, config.server.allowed_hosts)
         self._open = frozenset(path for transport in transports for path in transport.open_paths)
         self._open_folders = tuple(path[:-1] for path in self._open if path.endswith("/*"))
@@ -55,14 +57,19 @@ class Gate:
             if origin in self._origins:
                 send = _with_cors(send, origin)
         try:
-            scope.setdefault("state", {})["tenant"] = self._check(scope, headers)
+            grant = self._check(scope, headers)
         except LollmsError as error:
             await self._refuse(error, scope, send)
             return
-        await self._app(scope, receive, send)
+        scope.setdefault("state", {}).update(tenant=(grant or ANYBODY).tenant, grant=grant or ANYBODY)
+        if grant is None:
+            await self._app(scope, receive, send)
+            return
+        with calling(grant, counted=scope["type"] == "http"):
+            await self._app(scope, receive, send)
 
-    def _check(self, scope: Scope, headers: dict[str, str]) -> str:
-        """The tenant's id. Raises what is wrong."""
+    def _check(self, scope: Scope, headers: dict[str, str]) -> Grant | None:
+        """What the caller may do, None on pages that are open to everybody. Raises what is wrong."""
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             raise InvalidRequest(
                 f"Host '{headers.get('host', '')[:100]}' is not this server.",
@@ -74,26 +81,15 @@ class Gate:
                 f"The body has {length} bytes; at most {self._max_body} are allowed.",
                 hint="Send less or raise server.max_body_size.",
             )
-        tenant = "" if self._is_open(scope["path"]) else self._authenticate(headers)
-        if not tenant:
+        grant = None if self._is_open(scope["path"]) else self._access.authenticate(_key(headers))
+        if grant is None or not grant.tenant:
             self._check_origin(scope, headers)
-        return tenant
+        if grant is not None:
+            self._access.count(grant)
+        return grant
 
     def _is_open(self, path: str) -> bool:
         return path in self._open or (bool(self._open_folders) and path.startswith(self._open_folders))
-
-    def _authenticate(self, headers: dict[str, str]) -> str:
-        if not self._keys:
-            return ""
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
-        if not key:
-            raise Forbidden("API Key required but not provided.")
-        digest = _digest(key)
-        # every key is compared, each in constant time, so that time tells nothing about which one came close
-        if not sum(hmac.compare_digest(digest, known) for known in self._keys):
-            raise Unauthorized("Invalid API Key provided.")
-        return digest.hex()[:16]
 
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         """Keep web pages of other origins from using a server without keys: CORS alone would let them post."""
@@ -126,7 +122,8 @@ class Gate:
 
     async def _refuse(self, error: LollmsError, scope: Scope, send: Send) -> None:
         body, content_type = self._shape(error, scope["path"])
-        extra = [("retry-after", str(int(error.retry_after)))] if error.retry_after else []
+        wait = error.retry_after
+        extra = [] if wait is None else [("retry-after", str(max(1, math.ceil(wait))))]
         if scope["type"] == "http":
             await _respond(send, error.status, body, content_type, [*extra, ("connection", "close")])
         elif "websocket.http.response" in scope.get("extensions", {}):
@@ -161,8 +158,10 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _key(headers: dict[str, str]) -> str:
+    """The API key that a request brings, "" if none."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
 
 
 def _with_cors(send: Send, origin: str) -> Send:

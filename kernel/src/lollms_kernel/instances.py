@@ -256,7 +256,7 @@ class Instances:
                 try:
                     where = str(instance_file(loaded, name))
                     kind = self._types.get(type_name)
-                    settings = read_instance(loaded, name, kind and kind.Settings)
+                    settings = read_instance(loaded, name, kind.Settings if kind else None)
                 except LollmsError as error:
                     problem, hint = error.message, error.hint
             found[name] = Source(

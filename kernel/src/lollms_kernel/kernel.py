@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from .access import Access, check_caller_binding, revoked_error
 from .admission import FairQueue
 from .config.decode import convert
 from .config.load import LoadedConfig
-from .config.schema import MainConfig
+from .config.schema import MainConfig, SecurityConfig
 from .contracts import (
     Binding,
     Function,
@@ -65,6 +66,7 @@ class LocalKernel:
         self.config: MainConfig = loaded.resolved_main()
         self.root: Path = loaded.root
         self.plugins = plugins
+        self.access = Access(loaded.main.security)
         self._binding_types: dict[str, type[Binding]] = {}
         self._personalities: dict[str, Personality] = {}
         self._functions: dict[str, Function] = {}
@@ -130,9 +132,20 @@ class LocalKernel:
             merged = msgspec.structs.replace(loaded, main=main)
             changes = await self._instances.update(merged, grace)
             self.loaded, self.config = merged, msgspec.structs.replace(self.config, **live)
+            self.use_keys(main.security)
         reloaded = Reloaded(instances=changes, needs_restart=tuple(_waiting(merged.main, loaded.main)))
         self._tell_reloaded(reloaded)
         return reloaded
+
+    def use_keys(self, security: SecurityConfig) -> None:
+        """Let these API keys count from now on; answers under way whose key is gone are ended."""
+        if security.allowed_api_keys != self.config.security.allowed_api_keys:
+            logger.info("API keys have changed: %d count now", len(security.allowed_api_keys))
+        self.config = msgspec.structs.replace(self.config, security=security)
+        self.access.replace(security)
+        for stream in list(self._streams):
+            if stream.request.tenant in self.access.revoked:
+                stream.interrupt.trip(revoked_error())
 
     def _tell_reloaded(self, reloaded: Reloaded) -> None:
         facts = msgspec.to_builtins(reloaded.instances)
@@ -145,6 +158,8 @@ class LocalKernel:
         """See `contracts.Kernel.stream`."""
         if self._draining:
             raise ShuttingDown("The server is stopping.", hint="Try again when it is back.", retry_after=5)
+        own = sum(stream.request.tenant == request.tenant for stream in self._streams)
+        self.access.check_stream(request.tenant, own)
         stream = RunningStream(self, request, self.admission, self.gpu)
         self._streams.add(stream)
         return stream
@@ -178,7 +193,9 @@ class LocalKernel:
                 "Could not determine binding instance for the request. Check defaults or request parameters.",
                 hint=f"Set defaults.{request.generation_type}_binding in the main configuration or name a binding.",
             )
-        return self._instances.get(name)
+        instance = self._instances.get(name)
+        self.access.check_binding(request.tenant, name)
+        return instance
 
     # --- what there is ---
 
@@ -206,9 +223,15 @@ class LocalKernel:
         """See `contracts.Kernel.instances`."""
         return [instance.status() for instance in self._instances]
 
+    def instance(self, name: str) -> Instance:
+        """A configured instance, whatever its state. Raises BindingNotFound."""
+        return self._instances.get(name)
+
     def binding(self, name: str) -> Binding:
         """See `contracts.Kernel.binding`."""
-        return self._instances.get(name).ready()
+        instance = self._instances.get(name)
+        check_caller_binding(name)
+        return instance.ready()
 
     def default_binding(self, generation_type: str) -> str | None:
         """See `contracts.Kernel.default_binding`."""
@@ -240,9 +263,11 @@ class LocalKernel:
             f"Personality '{name}' not found or disabled.", hint="`lollms personalities` lists them."
         )
 
-    def find_personality_or_plain(self, name: str | None) -> Personality:
-        """The personality, or one that adds nothing when none is named."""
-        return self.find_personality(name) if name else _PLAIN
+    def choose_personality(self, request: GenerateRequest) -> Personality:
+        """The personality of a request, or one that adds nothing when none is named. Raises Forbidden."""
+        personality = self.find_personality(request.personality) if request.personality else _PLAIN
+        self.access.check_personality(request.tenant, personality.card)
+        return personality
 
     def observe(self, event: Event) -> None:
         """Tell the log and every `observe` hook."""

@@ -167,7 +167,7 @@ class RunningStream:
     async def __aenter__(self) -> RunningStream:
         self._observe("started")
         try:
-            personality = self._kernel.find_personality_or_plain(self.request.personality)
+            personality = self._kernel.choose_personality(self.request)
             request = msgspec.structs.replace(self.request, parameters=normalise(self.request.parameters))
             turn = self._admission.turn(request.tenant)
             self._generation.waited += await self.interrupt.guard(turn.__aenter__())

@@ -21,7 +21,9 @@ import uvicorn
 from litestar import Litestar
 
 from . import logs
-from .config.load import LoadedConfig, check_exposure, create_folders, load_config
+from .config.exposure import check_exposure, is_exposed
+from .config.load import LoadedConfig, create_folders, load_config
+from .config.watch import watch
 from .contracts import Transport
 from .errors import ConfigError
 from .gate import Gate
@@ -44,7 +46,7 @@ def create_app(kernel: LocalKernel, transports: Sequence[Transport], host: str =
         request_max_body_size=kernel.config.server.max_body_size,
         logging_config=None,
     )
-    return Gate(app, kernel.config, host, transports)  # type: ignore[arg-type]  # Litestar types ASGI as TypedDicts
+    return Gate(app, kernel.config, kernel.access, host, transports)  # type: ignore[arg-type]  # Litestar types ASGI as TypedDicts
 
 
 def run(config_dir: Path, host: str | None, port: int | None, announce: Announce) -> int:
@@ -54,7 +56,7 @@ def run(config_dir: Path, host: str | None, port: int | None, announce: Announce
     logs.configure(main.logging.log_level, main.logging.format)
     host, port = host or main.server.host, main.server.port if port is None else port
     check_exposure(host, main)
-    for warning in create_folders(loaded):
+    for warning in [*loaded.warnings, *create_folders(loaded)]:
         logger.warning(warning)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve(loaded, load_plugins(), host, port, announce))
@@ -68,7 +70,9 @@ async def serve(loaded: LoadedConfig, plugins: PluginSet, host: str, port: int, 
     for transport in transports:
         for listener in transport.listeners():
             address = listener.host or host
-            wanted.append((address, listener.port, Gate(listener.app, kernel.config, address, [transport])))
+            gate = Gate(listener.app, kernel.config, kernel.access, address, [transport])
+            wanted.append((address, listener.port, gate))
+    kernel.access.key_required = any(is_exposed(address, loaded.main) for address, _, _ in wanted)
     grace = kernel.config.server.shutdown_grace
     async with contextlib.AsyncExitStack() as stack:
         servers = [
@@ -79,6 +83,8 @@ async def serve(loaded: LoadedConfig, plugins: PluginSet, host: str, port: int, 
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
+        watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
+        stack.callback(watching.cancel)
         await _until_stopped(kernel, servers, grace, lambda: announce(_banner(kernel, servers[0].url)))
     return 0
 

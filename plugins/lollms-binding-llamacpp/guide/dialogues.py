@@ -16,7 +16,7 @@ _MONTHS = tuple(
 )
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _KINDS = ("server", "social", "skill", "refusal", "name")
-_WEIGHTS = (0.42, 0.11, 0.15, 0.24, 0.08)
+_WEIGHTS = (0.42, 0.11, 0.10, 0.32, 0.05)
 _SKILLS = ("count", "days", "months", "opposites", "colours", "capitals", "sums", "repeat")
 _SKILL_WEIGHTS = (0.09, 0.13, 0.10, 0.14, 0.12, 0.14, 0.12, 0.16)
 _PLAIN_SHARE = 0.33

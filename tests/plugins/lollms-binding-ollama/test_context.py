@@ -9,7 +9,7 @@ import pytest
 from lollms_binding_ollama import OllamaBinding
 from lollms_kernel.errors import ContextOverflow
 from lollms_kernel.testing.fakes.ollama import FakeOllama, OllamaAnswer
-from lollms_kernel.types import Chunk, Finished, Message, Notice
+from lollms_kernel.types import Chunk, Finished, Message, Notice, Usage
 
 Ask = Callable[..., Awaitable[list[Chunk]]]
 Opened = Callable[..., Awaitable[OllamaBinding]]
@@ -77,16 +77,13 @@ async def test_older_versions_that_cut_all_the_same_are_found_out(
 async def test_an_answer_that_fills_the_context_is_told(
     binding: OllamaBinding, ask: Ask, fake: FakeOllama
 ) -> None:
-    fake.answer = lambda _: OllamaAnswer(content="word " * 20)
-    within_limit = await ask(binding, parameters={"max_tokens": 5})
-    original = fake.answer
+    fake.answer = lambda _: OllamaAnswer(content="word " * 50)
 
-    def full(request: dict[str, object]) -> OllamaAnswer:
-        request["options"] = {"num_predict": 12}  # what the context had room for
-        return original(request)
-
-    fake.answer = full
-    full_context = await ask(binding, parameters={"max_tokens": 1000})
+    within_limit = await ask(binding, "word " * 20, model=TINY, parameters={"max_tokens": 12})
+    full = await ask(binding, "word " * 20, model=TINY, parameters={"max_tokens": 1000})
 
     assert notices(within_limit) == []
-    assert notices(full_context) == ["context_full"]
+    assert notices(full) == ["context_full"]
+    for chunks in (within_limit, full):
+        assert isinstance(chunks[-1], Finished)
+        assert (chunks[-1].reason, chunks[-1].usage) == ("length", Usage(20, 12))

@@ -89,10 +89,9 @@ async def test_a_model_that_was_replaced_is_described_anew(binding: OllamaBindin
 async def test_one_model_that_cannot_be_described_does_not_hide_the_others(
     opened: Opened, fake: FakeOllama
 ) -> None:
-    fake.faults += [refused(500, "open /secret/blob: no such file", "/api/show")] * 3
     binding = await opened(max_retries=0)
     fake.models["broken:1b"] = OllamaModel(name="broken:1b")
-    fake.faults = [refused(500, "open /secret/blob: no such file", "/api/show")]
+    fake.faults += [refused(500, "open /secret/blob: no such file", "/api/show")]
     with pytest.raises(ModelNotFound):
         await binding.get_model_info("nobody")
 

@@ -43,14 +43,13 @@ def open_partner(config_dir: Path, url: str | None, api_key: str | None) -> Iter
             yield server
         return
 
+    from ..config.api_keys import usable_key
     from ..config.load import load_config
 
     loaded = load_config(config_dir)
     address = server_url(loaded)
     if server_health(address) is not None:
-        with HttpPartner(
-            address, api_key or next(iter(loaded.main.security.allowed_api_keys), None)
-        ) as server:
+        with HttpPartner(address, api_key or usable_key(loaded.main.security.allowed_api_keys)) as server:
             yield server
         return
     click.secho(f"No server runs at {address}: answering without one.", dim=True, err=True)

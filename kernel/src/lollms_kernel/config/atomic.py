@@ -42,20 +42,22 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 def replace_files(changes: Sequence[Change]) -> None:
     """Write all files, or none: every new content is on the disk before the first one is renamed into place.
 
+    A file may have several changes, which follow one another; `before` of the first one is what has to be there.
     Raises ConfigError, with nothing changed, if a file cannot be written or was changed since it was read.
     """
     changes = [
         msgspec.structs.replace(change, path=Path(os.path.realpath(change.path))) for change in changes
     ]  # a link stays a link
+    first = {change.path: change for change in reversed(changes)}
     try:
         for folder in {change.path.parent for change in changes}:
             folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             for folder in sorted({change.path.parent for change in changes}):
                 stack.enter_context(_locked(folder))
-            for change in changes:
+            for path, change in first.items():
                 _check_unchanged(change)
-                _sweep(change.path)
+                _sweep(path)
             staged = [(stack.enter_context(_staged(path, data)), path) for path, data in _contents(changes)]
             for temporary, path in staged:
                 os.replace(temporary, path)
@@ -70,6 +72,18 @@ def replace_files(changes: Sequence[Change]) -> None:
 def backup_of(path: Path) -> Path:
     """Where the previous version of a file is kept."""
     return path.with_name(f"{path.name}.bak")
+
+
+def retire(path: Path) -> None:
+    """Make a file its own backup. Raises ConfigError."""
+    path = Path(os.path.realpath(path))
+    try:
+        os.replace(path, backup_of(path))
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be renamed: {error.strerror}.", hint="Move it away by hand."
+        ) from None
 
 
 def _contents(changes: Sequence[Change]) -> Iterator[tuple[Path, bytes]]:

@@ -31,6 +31,11 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback if address is not None else host.lower() == "localhost"
 
 
+def is_exposed(host: str, main: MainConfig) -> bool:
+    """Whether a server that listens there needs an API key, because others reach it."""
+    return not (is_loopback(host) or main.server.allow_insecure_bind)
+
+
 def check_exposure(host: str, main: MainConfig) -> None:
     """Raise ConfigError if listening on `host` would open the server to others without any API key.
 
@@ -38,7 +43,7 @@ def check_exposure(host: str, main: MainConfig) -> None:
     """
     if not is_host(host):
         raise ConfigError(f"The host {shown(host)} is no address.", hint=f"Use {ALLOWED}.")
-    if is_loopback(host) or main.security.allowed_api_keys or main.server.allow_insecure_bind:
+    if main.security.allowed_api_keys or not is_exposed(host, main):
         return
     raise ConfigError(
         f"On {host} everybody who reaches this machine could use the server, since no API key is set.",

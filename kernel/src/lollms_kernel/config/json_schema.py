@@ -60,7 +60,7 @@ def _member(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    shared = {key: schema[key] for key in ("description", "default") if key in schema}
+    shared: dict[str, Any] = {key: schema[key] for key in ("description", "default") if key in schema}
     own = {key: value for key, value in schema.items() if key not in shared}
     return {**shared, "anyOf": [own, other]}
 

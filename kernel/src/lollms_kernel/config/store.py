@@ -131,6 +131,14 @@ class Document:
         """What saving would change, line by line, with secrets masked."""
         return differences(masked(self.original_values, self.schema), masked(self.values, self.schema))
 
+    def use(self, keys: Keys) -> None:
+        """Encrypt with these keys from now on."""
+        self._keys = lambda document: keys
+
+    def sibling(self, path: Path) -> Document:
+        """A document for the same thing at another path."""
+        return Document(path, schema=self.schema, keys=self._keys, check=self._check)
+
     def check(self) -> None:
         """Raise ConfigError if the values do not fit the schema."""
         self._check(self)

@@ -11,7 +11,7 @@ from litestar.exceptions import NotFoundException
 
 from ..contracts import Kernel, Transport
 from ..errors import LollmsError
-from . import docs_pages, generate, listings, tokens
+from . import admin, docs_pages, generate, listings, tokens
 from .errors import error_body
 
 _LISTINGS = (
@@ -56,7 +56,10 @@ class RestTransport(Transport):
                 "/",
                 route_handlers=[
                     *_PAGES,
-                    Router("/api/v1", route_handlers=[*_LISTINGS, *_TOKENS, generate.generate]),
+                    Router(
+                        "/api/v1",
+                        route_handlers=[*_LISTINGS, *_TOKENS, generate.generate, admin.router(kernel)],
+                    ),
                 ],
                 before_request=_refuse_trailing_slash,
                 dependencies={"kernel": Provide(provide_kernel, sync_to_thread=False)},

@@ -68,8 +68,10 @@ def inputs_of(name: str, kind: Kind | None) -> tuple[str, ...]:
         return ("text",) if "dall-e-3" in name else ("text", "image")
     if kind != "ttt":
         return ("text",)
+    if continues_only(name):
+        return ("text",)
     lowered = name.lower()
-    sees = () if _BLIND.search(lowered) or continues_only(name) else ("image",)
+    sees = () if _BLIND.search(lowered) else ("image",)
     hears = ("audio",) if _HEARS.search(lowered) else ()
     return ("text", *sees, *hears, "document")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lollms_kernel.errors import BindingUnavailable, ConfigError
+from lollms_kernel.upstream import on_this_machine
 
 from .settings import ServiceSettings
 
@@ -78,6 +79,12 @@ def make_client(settings: ServiceSettings) -> AsyncOpenAI:
 
     connect, read, write, pool = settings.http_timeouts
     timeout = httpx2.Timeout(connect=connect, read=read, write=write, pool=pool)
+    http = DefaultAsyncHttpxClient(
+        timeout=timeout,
+        follow_redirects=False,  # a redirect would carry the prompt to an address that nobody configured
+        trust_env=not on_this_machine(url),  # proxies
+        verify=httpx2.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR count in any case
+    )
     return AsyncOpenAI(
         api_key=key or "none",  # an empty one makes the library look into the environment
         admin_api_key="",
@@ -86,8 +93,7 @@ def make_client(settings: ServiceSettings) -> AsyncOpenAI:
         timeout=timeout,
         max_retries=0,  # `Upstream` retries, as the instance's settings say
         default_headers={} if ours else _foreign_headers(key),
-        # A redirect would carry the prompt to an address that nobody configured.
-        http_client=DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False),
+        http_client=http,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from lollms_kernel.errors import InvalidRequest, UnsupportedInput
 from lollms_kernel.types import GenerateRequest, Media, Message, Notice
+from lollms_kernel.upstream import described_functions
 
 from .formats import audio_extension, image_mime_type
 
@@ -92,28 +93,10 @@ def _base64(data: bytes) -> str:
 def tools_of(request: GenerateRequest) -> tuple[list[dict[str, Any]], list[Notice]]:
     """The functions that the request offers, from `functions` and the parameter `tools`, in OpenAI's shape."""
     given = request.parameters.get("tools") or []
-    if not isinstance(given, list):
-        raise InvalidRequest(
-            "parameters.tools is no list.", hint="It must be a list of OpenAI's tool objects."
-        )
-    tools: list[dict[str, Any]] = []
-    unknown = 0
-    for item in (*request.functions, *given):
-        if isinstance(item, dict) and isinstance(item.get("type"), str) and item["type"] in item:
-            tools.append(item)
-        elif isinstance(item, dict) and isinstance(item.get("name"), str):
-            function = {
-                key: item[key] for key in ("name", "description", "parameters", "strict") if key in item
-            }
-            tools.append({"type": "function", "function": function})
-        else:
-            unknown += 1
-    if not unknown:
-        return tools, []
-    message = (
-        f"{unknown} functions were not offered to the model: each must be an object with name and parameters."
-    )
-    return tools, [Notice("functions_ignored", message, {"count": unknown})]
+    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+        raise InvalidRequest("parameters.tools is no list of objects.", hint="Describe each tool as OpenAI does.")
+    described, notices = described_functions(request)
+    return [*({"type": "function", "function": function} for function in described), *given], notices
 
 
 def _add_results(messages: list[dict[str, Any]], results: list[str]) -> None:

@@ -54,8 +54,8 @@ class OpenAISettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
         ),
     ] = "gpt-4o-mini"
     context_size: Annotated[
-        int | None,
-        Meta(ge=64, description="Context size of its models in tokens; null: what the service says of each."),
+        Annotated[int, Meta(ge=64)] | None,
+        Meta(description="Context size of its models in tokens; null: what the service says of each."),
     ] = None
     input_modalities: Annotated[
         tuple[Literal["text", "image", "audio", "document"], ...] | None,

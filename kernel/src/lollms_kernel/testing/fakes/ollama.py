@@ -234,7 +234,7 @@ class FakeOllama(FakeServer):
         if isinstance(fitted, Reply):
             return fitted
         prompt_tokens, turns = fitted
-        parts = _parts({**body, "messages": turns}, self.answer({**body, "messages": turns}))
+        parts = _parts(body, self.answer({**body, "messages": turns}), self._room(model, body, prompt_tokens))
         frames = ({"message": {"role": "assistant", **part}} for part in parts.pieces)
         last = {"message": {"role": "assistant", "content": ""}}
         return _stream(body, model, frames, last, prompt_tokens, parts)
@@ -251,7 +251,7 @@ class FakeOllama(FakeServer):
         fitted = self._fit(model, body)
         if isinstance(fitted, Reply):
             return fitted
-        parts = _parts(body, self.answer(body))
+        parts = _parts(body, self.answer(body), self._room(model, body, fitted[0]))
         frames = (
             {
                 "response": part.get("content", ""),
@@ -307,6 +307,12 @@ class FakeOllama(FakeServer):
             tokens = _count(turns)
         return (num_ctx // 2 + 2 if tokens > num_ctx else tokens), turns
 
+    def _room(self, model: OllamaModel, body: dict[str, Any], prompt_tokens: int) -> int | None:
+        """How many tokens the answer may have before the context is full; None where old ones are shifted out."""
+        if not self.honours_truncate or body.get("shift") is not False:
+            return None
+        return max(self._num_ctx(model, body) - prompt_tokens, 0)
+
     def _embed(self, body: dict[str, Any]) -> Reply:
         model = self._find(body["model"])
         if model is None:
@@ -350,16 +356,17 @@ class _Parts(msgspec.Struct):
     reason: str
 
 
-def _parts(body: dict[str, Any], answer: OllamaAnswer) -> _Parts:
-    """The answer word by word, cut by `num_predict` and `stop`."""
+def _parts(body: dict[str, Any], answer: OllamaAnswer, room: int | None) -> _Parts:
+    """The answer word by word, cut by `num_predict`, `stop` and the room in the context."""
     options = body.get("options") or {}
     content = answer.content
     for stop in options.get("stop") or ():
         content = content.partition(stop)[0]
     pieces: list[dict[str, Any]] = [{"content": "", "thinking": word} for word in _split(answer.thinking)]
     pieces += [{"content": word} for word in _split(content)]
-    limit = options.get("num_predict", -1)
-    if 0 <= limit < len(pieces):
+    limits = [limit for limit in (options.get("num_predict", -1), room) if limit is not None and limit >= 0]
+    limit = min(limits, default=len(pieces))
+    if limit < len(pieces):
         return _Parts(pieces[:limit], limit, "length")
     tokens = len(pieces) + len(answer.tool_calls)
     for number, call in enumerate(answer.tool_calls):

@@ -77,7 +77,8 @@ class FakeServer(ABC):
         self._mistakes: list[Exception] = []
         self.frame_delay = 0.0
         """Seconds between the frames of an answer."""
-        self._socket = socket.socket()
+        # Named as TCP, or asyncio leaves Nagle's algorithm on and short answers take 40 ms.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(

@@ -47,6 +47,10 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
+    from .remote import remote_figures  # which makes its figures of the class here
+
+    yield from remote_figures()
+
 
 def start_time(rounds: int = 7) -> Figure:
     """From starting the process to the first 200 on /health, without configuration; the first round is left out."""

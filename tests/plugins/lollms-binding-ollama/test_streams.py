@@ -89,3 +89,10 @@ async def test_each_request_has_its_own_model_and_changes_nobody_else_s(
         ("llava:7b", "for llava:7b"),
     }
     assert (await binding.get_model_info()).name == "llama3.2:latest"
+
+
+async def test_connections_are_used_again(binding: OllamaBinding, ask: Ask, fake: FakeOllama) -> None:
+    for _ in range(3):
+        await ask(binding)
+
+    assert len({request.client for request in fake.requests_to("/api/chat")}) == 1

@@ -24,6 +24,8 @@ MODULES = {
     "bindings": "listings",
     "models": "listings",
     "personalities": "listings",
+    "config": "config",
+    "keys": "keys",
     "doctor": "doctor",
 }
 """Built-in command to the module here that holds it under the same name, in the order of the help page."""

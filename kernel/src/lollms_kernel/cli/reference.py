@@ -24,15 +24,20 @@ def reference() -> str:
     """The whole page as Markdown."""
     assert isinstance(main, CommandGroup)
     with click.Context(main, info_name="lollms", terminal_width=WIDTH, **main.context_settings) as context:
-        pages = [INTRODUCTION, *(_page(context, main, name) for name in MODULES)]
-    return "\n".join(pages)
+        pages = [page for name in MODULES for page in _pages(context, main, name)]
+    return "\n".join([INTRODUCTION, *pages])
 
 
-def _page(parent: click.Context, group: CommandGroup, name: str) -> str:
+def _pages(parent: click.Context, group: click.Group, name: str) -> Iterator[str]:
+    """The page of a command, and those of its subcommands."""
     command = group.get_command(parent, name)
     assert command is not None
     with click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH) as context:
-        return "\n".join(_lines(name, command.get_help(context)))
+        words = context.command_path.removeprefix("lollms ")
+        yield "\n".join(_lines(words, command.get_help(context)))
+        if isinstance(command, click.Group):
+            for inner in command.commands:
+                yield from _pages(context, command, inner)
 
 
 def _lines(name: str, text: str) -> Iterator[str]:

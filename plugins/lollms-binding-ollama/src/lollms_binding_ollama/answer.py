@@ -36,8 +36,6 @@ class Answer:
         self._block = 0
         self._thinking = False
         self._calls = 0
-        self.done = False
-        """Whether the last part was there; a stream that ends without it broke off."""
 
     def read(self, part: ChatResponse | GenerateResponse) -> Iterator[Chunk]:
         """The chunks of one part; the last part gives Finished."""
@@ -53,7 +51,6 @@ class Answer:
             yield from self._end_thought("closed")
             yield self._call(call)
         if part.done:
-            self.done = True
             yield from self._end_thought("incomplete" if part.done_reason == "length" else "closed")
             yield from self._deviations(part)
             yield self._finished(part)

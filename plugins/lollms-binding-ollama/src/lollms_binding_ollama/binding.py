@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lollms_kernel.contracts import Binding, BindingCard, BindingContext
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ollama import AsyncClient
 
 logger = logging.getLogger(__name__)
+
+ENDING = 0.5
+"""Seconds that Ollama may take to end a response after its last part."""
 
 
 class OllamaBinding(Binding):
@@ -155,11 +158,13 @@ class OllamaBinding(Binding):
             async for part in parts:
                 while notices:  # only now, so that a request that fails at once streams nothing
                     yield notices.pop(0)
+                if part.done:
+                    await _reach_end(parts)
                 for chunk in answer.read(part):
                     yield chunk
-                if answer.done:
+                if part.done:
                     return
-        raise self.service.dropped()
+        raise self.service.dropped()  # it ended without its last part
 
     def _arguments(self, prompt: Prompt, model: str) -> tuple[dict[str, Any], list[Notice]]:
         from .client import read_tools
@@ -193,6 +198,13 @@ class OllamaBinding(Binding):
             )
         )
         return [list(vector) for vector in answer.embeddings]
+
+
+async def _reach_end(parts: AsyncGenerator[Any, None]) -> None:
+    """Wait a moment for the end of a response whose last part was read: only then its connection is used again."""
+    with suppress(TimeoutError, StopAsyncIteration, LollmsError):
+        async with asyncio.timeout(ENDING):
+            await anext(parts)
 
 
 def _make_client(settings: OllamaSettings) -> AsyncClient:

@@ -36,6 +36,8 @@ class Received:
         self.query: dict[str, list[str]] = parse_qs(scope["query_string"].decode())
         self.headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.body = body
+        self.client: tuple[str, int] = tuple(scope["client"])
+        """The other end of the connection."""
         self.frames = 0
         """How many frames of the answer were sent."""
         self.left = threading.Event()

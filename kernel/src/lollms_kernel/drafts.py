@@ -89,9 +89,26 @@ class Draft:
         found: dict[str, Any] = masked(document.values, document.schema)
         return found
 
+    def schema_of(self, name: str) -> type[msgspec.Struct] | None:
+        """What the settings of an instance are checked against, if its type is installed. Raises BindingNotFound."""
+        return self._instance(name).schema
+
     def file_of(self, name: str) -> str:
         """The settings file of an instance, relative to the configuration folder. Raises BindingNotFound."""
         return self._short(self._instance(name).path)
+
+    def require_type(self, type_name: str) -> type[Binding]:
+        """The class of a binding type. Raises ConfigError with the package to install."""
+        kind = self._types.get(type_name)
+        if kind is not None:
+            return kind
+        package = PACKAGES.get(type_name)
+        known = ", ".join(sorted(self._types))
+        guess = did_you_mean(type_name, self._types).removeprefix("; ").capitalize()
+        raise ConfigError(
+            f"No installed plugin has the binding type {shown(type_name)}.",
+            hint=f"Install it: `pip install {package}`." if package else guess or f"There are: {known}.",
+        )
 
     # --- edits ---
 
@@ -105,7 +122,7 @@ class Draft:
                 hint="Choose another name, or change it with `lollms bindings edit`.",
             )
         _check_name(name)
-        kind = self._type(type_name)
+        kind = self.require_type(type_name)
         self.place(name, type_name, settings)
         made = kind.card.supported_output_modalities[:1]
         wanted = [MAIN_KINDS[modality] for modality in made if modality in MAIN_KINDS]
@@ -211,18 +228,6 @@ class Draft:
         where = str(document.path)
         main, _ = check_main(upgrade_main(document.values, where), where, os.environ, lenient=True)
         return msgspec.structs.replace(self._loaded, main=main, file=document.path)
-
-    def _type(self, type_name: str) -> type[Binding]:
-        kind = self._types.get(type_name)
-        if kind is not None:
-            return kind
-        package = PACKAGES.get(type_name)
-        known = ", ".join(sorted(self._types))
-        guess = did_you_mean(type_name, self._types).removeprefix("; ").capitalize()
-        raise ConfigError(
-            f"No installed plugin has the binding type {shown(type_name)}.",
-            hint=f"Install it: `pip install {package}`." if package else guess or f"There are: {known}.",
-        )
 
     def _instance(self, name: str, *, fresh: bool = False) -> Document:
         if name in self._instances and not fresh:

@@ -7,7 +7,22 @@ from typing import Any
 from hypothesis import strategies as st
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
-    ["yes", "null", "~", "1_000", "0o14", "1e3", "12:30", "2024-01-31", "<<", "=", "# no", "a: b", "- x", "x\r\ny"]
+    [
+        "yes",
+        "null",
+        "~",
+        "1_000",
+        "0o14",
+        "1e3",
+        "12:30",
+        "2024-01-31",
+        "<<",
+        "=",
+        "# no",
+        "a: b",
+        "- x",
+        "x\r\ny",
+    ]
 )
 """Texts that need care somewhere; only those stay away that stand for null in TOML."""
 

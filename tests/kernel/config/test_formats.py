@@ -27,7 +27,9 @@ def test_what_is_written_is_read(form: Format, content: dict[str, Any]) -> None:
 
 @formats
 @settings(max_examples=60)
-@given(content=mappings, edits=st.lists(st.tuples(st.lists(texts, min_size=1, max_size=3), values), max_size=5))
+@given(
+    content=mappings, edits=st.lists(st.tuples(st.lists(texts, min_size=1, max_size=3), values), max_size=5)
+)
 def test_what_is_edited_is_read(
     tmp_path_factory: pytest.TempPathFactory,
     form: Format,

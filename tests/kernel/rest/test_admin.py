@@ -180,7 +180,7 @@ def test_given_another_port_in_the_file_when_reloaded_then_it_is_said_that_a_res
     [
         ({"settings": {}}, [["body", "type"]]),
         ({"type": 5}, [["body", "type"]]),
-        ({"type": "no_such_binding"}, [["body"]]),
+        ({"type": "no_such_binding"}, [["body", "type"]]),
         (
             {"type": "dummy_binding", "settings": {"modle": "m", "context_size": "big"}},
             [["body", "settings", "context_size"], ["body", "settings", "modle"]],

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 import pytest
 
 from lollms_binding_openai import OpenAIBinding
 from lollms_kernel.dummy import short_wav, small_png
 from lollms_kernel.errors import ContextOverflow, InvalidRequest, NotSupported, UnsupportedInput
-from lollms_kernel.testing.fakes import Fault
+from lollms_kernel.testing.fakes import Fault, garbage
 from lollms_kernel.testing.fakes.openai import FakeOpenAI, OpenAIAnswer, OpenAIModel
+from lollms_kernel.testing.fakes.openai_answers import sse
 from lollms_kernel.types import (
     Chunk,
     Finished,
@@ -156,12 +158,35 @@ async def test_characters_may_be_cut_anywhere_between_packets(
 async def test_the_service_s_own_name_of_the_model_is_told(
     binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI
 ) -> None:
-    insert = b'data: {"model":"gpt-4o-mini-2024-07-18","choices":[]}\n\n'
-    fake.faults.append(Fault(after=6, insert=insert, path="/chat"))
+    event = {
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+    }
+    fake.faults.append(garbage(3, sse(event), "/chat"))
 
-    chunks = await ask(binding, "a b c d e f g")
+    chunks = await ask(binding, "one two three")
 
-    assert "service_model" in finished(chunks).metadata or finished(chunks).usage
+    assert finished(chunks).metadata == {"service_model": "gpt-4o-mini-2024-07-18"}
+
+
+async def test_cached_and_reasoning_tokens_and_timings_are_told(
+    binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI
+) -> None:
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 8},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
+    timings = {"choices": [], "timings": {"prompt_ms": 250, "predicted_ms": 1500.0}}
+    fake.faults.append(garbage(3, sse(end) + sse(timings), "/chat"))
+
+    last = finished(await ask(binding, "one two three"))
+
+    assert last.usage == Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8)
+    assert last.metadata == {"reasoning_tokens": 3}
+    assert (last.timings.prompt, last.timings.generate) == (0.25, 1.5)
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -300,8 +325,9 @@ async def test_a_model_that_cannot_chat_continues_the_prompt(
 
 async def test_a_prompt_that_does_not_fit_is_a_context_overflow(ask: Ask, open_binding: Open) -> None:
     with FakeOpenAI([OpenAIModel(id="gpt-4o-mini", context_size=3)]) as fake:
+        binding = await open_binding(OpenAIBinding, fake)
         with pytest.raises(ContextOverflow) as caught:
-            await ask(await open_binding(OpenAIBinding, fake), "one two three four")
+            await ask(binding, "one two three four")
     assert caught.value.hint
 
 
@@ -369,7 +395,11 @@ async def test_calls_without_index_or_id_are_told_apart(
 async def test_results_follow_the_calls_that_the_assistant_made(
     binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI
 ) -> None:
-    calls = '{"tool_calls": [{"id": "c1", "name": "weather", "arguments": "{}"}, {"id": "c2", "name": "time", "arguments": "{}"}]}'
+    made = [
+        {"id": "c1", "name": "weather", "arguments": "{}"},
+        {"id": "c2", "name": "time", "arguments": "{}"},
+    ]
+    calls = msgspec.json.encode({"tool_calls": made}).decode()
     turns = (
         Message("user", "Weather and time?"),
         Message("assistant", calls),

@@ -77,7 +77,7 @@ class HttpPartner:
             with self._client.stream("POST", "/api/v1/generate", json=encode_request(request)) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
-                    raise _error_of(response)
+                    raise error_of(response)
                 yield from decode_events(lines_of(response.iter_bytes()))
         except httpx.HTTPError as error:
             raise self._lost(error) from error
@@ -105,7 +105,7 @@ class HttpPartner:
         except httpx.HTTPError as error:
             raise self._lost(error) from error
         if response.status_code != httpx.codes.OK:
-            raise _error_of(response)
+            raise error_of(response)
         return response.json()
 
     def _lost(self, error: httpx.HTTPError) -> LollmsError:
@@ -143,7 +143,7 @@ def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:
         yield held.decode(errors="replace")
 
 
-def _error_of(response: httpx.Response) -> LollmsError:
+def error_of(response: httpx.Response) -> LollmsError:
     """The server's error as the exception that its status stands for."""
     try:
         detail = msgspec.json.decode(response.content)["detail"]

@@ -49,10 +49,10 @@ def add(name: str, config_dir: Path, plain: bool, **limits: Any) -> None:
     from ..config.store import open_main
 
     key = make_key()
-    entry = {"name": name, **({"key": key} if plain else {"hash": hashed(key)})}
-    entry |= {
-        limit: list(value) if isinstance(value, tuple) else value for limit, value in limits.items() if value
-    }
+    entry: dict[str, Any] = {"name": name, **({"key": key} if plain else {"hash": hashed(key)})}
+    for limit, value in limits.items():
+        if value:
+            entry[limit] = list(value) if isinstance(value, tuple) else value
     document = open_main(config_dir)
     present = _entries(document)
     if present:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from ..errors import BindingUnavailable, LollmsError
-from . import options
+from . import instances, options
 from .tables import format_json, show
 
 if TYPE_CHECKING:
@@ -38,18 +39,33 @@ def plugins(as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @options.config_dir
 @options.as_json
-def bindings(config_dir: Path, as_json: bool) -> None:
-    """List the engines: binding types and configured instances."""
+@click.pass_context
+def bindings(context: click.Context, config_dir: Path, as_json: bool) -> None:
+    """List the engines: binding types and configured instances.
+
+    With a command: add, change, remove or test an instance, also while the server runs.
+    """
+    if context.invoked_subcommand is None:
+        _list_bindings(config_dir, as_json)
+    elif context.get_parameter_source("config_dir") is ParameterSource.COMMANDLINE:
+        context.default_map = {context.invoked_subcommand: {"config_dir": str(config_dir)}}
+
+
+for command in (instances.add, instances.edit, instances.remove, instances.test, instances.reload):
+    bindings.add_command(command)
+
+
+def _list_bindings(config_dir: Path, as_json: bool) -> None:
     from .opening import build_kernel
 
     kernel = build_kernel(config_dir)
     types = [_type_row(kind) for kind in kernel.binding_types.values()]
-    instances = [_instance_row(instance) for instance in kernel.instances()]
+    configured = [_instance_row(instance) for instance in kernel.instances()]
     if as_json:
-        click.echo(format_json({"types": types, "instances": instances}))
+        click.echo(format_json({"types": types, "instances": configured}))
         return
     show(
         [{"kind": "type", **row} for row in types],
@@ -58,7 +74,7 @@ def bindings(config_dir: Path, as_json: bool) -> None:
         empty="No plugin brings a binding; 'lollms plugins' shows what is installed.",
     )
     show(
-        [{"kind": "instance", **row} for row in instances],
+        [{"kind": "instance", **row} for row in configured],
         ("kind", "name", "type", "state", "default_model", "error", "hint"),
         as_json=False,
         empty="No instance is configured.",

@@ -24,6 +24,8 @@ def convert_file(document: Document, form: Format) -> Path:
         raise ConfigError(
             f"{document.path} is {form.name.upper()} already.", hint="There is nothing to convert."
         )
+    if document.encrypt():
+        document.save()  # the backup that it becomes shall not hold secrets in clear
     converted = document.sibling(path)
     if converted.exists:
         raise ConfigError(f"{path} exists already.", hint="Move it away first.")

@@ -87,14 +87,19 @@ def put(values: dict[str, Any], place: Place, value: Any) -> None:
         if isinstance(part, str) and isinstance(holder, dict) and holder.get(part) is None:
             # null stands for an empty section
             holder[part] = {}
-        holder = _step(holder, part, place[: depth + 1])
+        try:
+            holder = value_at(holder, (part,))
+        except KeyError:
+            raise _in_the_way(place, depth) from None
+        if not isinstance(holder, dict | list):
+            raise _in_the_way(place, depth + 1)
     last = place[-1]
     if isinstance(last, str) and isinstance(holder, dict):
         holder[last] = value
     elif isinstance(last, int) and isinstance(holder, list) and last <= len(holder):
         holder[last : last + 1] = [value]
     else:
-        raise _in_the_way(place)
+        raise _in_the_way(place, len(place) - 1)
 
 
 def drop(values: dict[str, Any], place: Place) -> None:
@@ -104,18 +109,8 @@ def drop(values: dict[str, Any], place: Place) -> None:
     del holder[place[-1]]
 
 
-def _step(holder: Any, part: str | int, place: Place) -> Any:
-    try:
-        found = value_at(holder, (part,))
-    except KeyError:
-        raise _in_the_way(place) from None
-    if not isinstance(found, dict | list):
-        raise _in_the_way((*place, ""))
-    return found
-
-
-def _in_the_way(place: Place) -> ConfigError:
-    above = spell(place[:-1]) or "the file"
+def _in_the_way(place: Place, depth: int) -> ConfigError:
+    above = spell(place[:depth]) or "the file"
     return ConfigError(
         f"{spell(place)} cannot be set: {above} is neither a section nor a list that goes so far.",
         hint="`lollms config show` shows what there is.",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ..errors import ConfigError
-from .atomic import Change, replace_files
+from .atomic import Change, backup_of, replace_files
 from .encryption import SETTING, VARIABLE, Keys, UndecryptableError, is_encrypted
 from .faults import Fault, config_error
+from .formats import EXTENSIONS
 from .load import load_config
 from .places import leaves
 from .references import has_reference
@@ -38,6 +39,8 @@ class Rotation(msgspec.Struct, frozen=True):
     files: tuple[Path, ...]
     key_in_main_file: bool
     """Whether the main file holds the new key; else whoever sets the environment has to set it there."""
+    old_backups: tuple[Path, ...]
+    """Backups of files that are not there any more: they still hold what the old key decrypts."""
 
 
 def holds_key(main: Document, environ: Mapping[str, str]) -> bool:
@@ -70,7 +73,15 @@ def rotate(config_dir: Path, kinds: Kinds, key: str, environ: Mapping[str, str] 
     # A backup shall not hold what the old key decrypts, nor that key: it may be the reason for the change.
     last = {change.path: change.data for change in changes}
     replace_files([msgspec.structs.replace(change, backup=last[change.path]) for change in changes])
-    return Rotation(tuple(last), in_main)
+    return Rotation(tuple(last), in_main, tuple(_old_backups(last)))
+
+
+def _old_backups(files: Iterable[Path]) -> Iterator[Path]:
+    for file in files:
+        for extension in EXTENSIONS:
+            backup = backup_of(file.with_suffix(extension))
+            if extension != file.suffix and backup.exists():
+                yield backup
 
 
 def _reencrypted(document: Document, keys: Keys) -> Change:

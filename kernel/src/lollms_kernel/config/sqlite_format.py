@@ -49,7 +49,7 @@ def parse_sqlite(data: bytes, where: str) -> Any:
             hint="It needs a table `config` with the text columns `key` and `value`.",
         ) from None
     values: dict[str, Any] = {}
-    for key, text in sorted(rows):
+    for key, text in rows:
         _put(values, key, text, where)
     return bounded(values, where)
 
@@ -98,9 +98,10 @@ def _put(values: dict[str, Any], key: str, text: str, where: str) -> None:
     try:
         place = parse_place(key)
         value = load_json(text, here)
-        if _is_there(values, place):
+        if not _is_there(values, place):
+            put(values, place, value)
+        elif value != {}:  # an empty section needs no row of its own
             raise ConfigError(f"{here}: the key is there twice.", hint=HINT)
-        put(values, place, value)
     except ConfigError as error:
         message = error.message if error.message.startswith(where) else f"{here}: {error.message}"
         raise ConfigError(message, hint=HINT) from None

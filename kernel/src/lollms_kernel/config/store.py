@@ -73,7 +73,8 @@ class Document:
 
     def _load(self, data: bytes) -> None:
         self._original = data
-        self.values = parse_mapping(data, self.path) if data else {}
+        # a copy without shared parts: what an alias of YAML repeats is edited where it stands
+        self.values = bounded(parse_mapping(data, self.path), str(self.path)) if data else {}
         self.original_values = deepcopy(self.values)
         self._editor: Editor | None = None
 

@@ -21,7 +21,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, FromQuery, SkipValidation
 from msgspec import Meta
 
-from ..config.api_keys import entries, key_id
+from ..access import ANYBODY, Grant
 from ..config.exposure import is_loopback
 from ..config.load import load_config
 from ..contracts import Kernel
@@ -168,7 +168,7 @@ def router(kernel: Kernel) -> Router:
     administration = Administration(kernel)
 
     def guard(connection: Connection, _: BaseRouteHandler) -> None:
-        check_right(connection, kernel)
+        check_right(connection)
 
     def provide() -> Administration:
         return administration
@@ -181,17 +181,15 @@ def router(kernel: Kernel) -> Router:
     )
 
 
-def check_right(connection: Connection, kernel: Kernel) -> None:
+def check_right(connection: Connection) -> None:
     """Raise Forbidden unless the client may change the server; the gate has checked its key."""
-    security = kernel.config.security
-    if security.allowed_api_keys:
-        tenant = connection.scope.get("state", {}).get("tenant")
-        for known, entry in entries(security):
-            if tenant in (key_id(known), entry.name) and (entry.bindings or entry.personalities) is not None:
-                raise Forbidden(
-                    "This API key may not administer the server.",
-                    hint="Use one that is not limited to some bindings or personalities.",
-                )
+    grant: Grant = connection.scope.get("state", {}).get("grant", ANYBODY)
+    if grant.tenant:
+        if grant.bindings is not None or grant.personalities is not None:
+            raise Forbidden(
+                "This API key may not administer the server.",
+                hint="Use one that is not limited to some bindings or personalities.",
+            )
         return
     client = connection.client.host if connection.client else ""
     headers = connection.headers
@@ -288,6 +286,10 @@ def configuration_id(config_dir: str) -> str:
 
 
 def _place(draft: Draft, name: str, asked: InstanceBody) -> None:
+    try:
+        draft.require_type(asked.type)
+    except ConfigError as error:
+        raise ValidationFailed([Problem("value_error", ("body", "type"), error.detail)]) from None
     try:
         if name in draft.instances:
             draft.place(name, asked.type, asked.settings)

@@ -119,8 +119,5 @@ class Sdk(Protocol):
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         """One vector for each text."""
 
-    async def predict(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer of `models/…:predict`, which Imagen speaks."""
-
     async def close(self) -> None:
         """Close all connections."""

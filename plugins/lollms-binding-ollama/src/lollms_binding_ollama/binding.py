@@ -120,7 +120,7 @@ class OllamaBinding(Binding):
         """Have Ollama load a model, which else the first request does."""
         info = await self.get_model_info(model)
         if "text" in info.output_modalities:
-            await self._empty_request(info.name, self.settings.keep_alive)
+            await self._empty_request(info.name, self.settings.keep_alive or None)  # 0 would unload it
 
     async def unload(self) -> None:
         """Have Ollama unload the models that this instance has used and that are loaded now."""

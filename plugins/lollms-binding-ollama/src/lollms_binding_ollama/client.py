@@ -50,7 +50,7 @@ class _Key(httpx.Auth):
 
 
 async def _forbid_cutting(request: httpx.Request) -> None:
-    """Add what the library has no argument for: a prompt that is too long is an error (Ollama of late 2025 and later)."""
+    """Add what the library has no argument for: too long a prompt is an error (to Ollama since the end of 2025)."""
     if request.url.path.endswith(("/api/chat", "/api/generate")):
         body = request.content.rstrip().removesuffix(b"}") + _NO_CUTTING
         request.stream = httpx.ByteStream(body)

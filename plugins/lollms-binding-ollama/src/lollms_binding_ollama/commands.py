@@ -14,11 +14,11 @@ import msgspec
 
 from lollms_kernel.config.decode import convert
 from lollms_kernel.config.load import instance_file, load_config, read_instance, resolve_config_dir
-from lollms_kernel.errors import ConfigError, LollmsError
+from lollms_kernel.errors import ConfigError, LollmsError, ModelNotFound
 from lollms_kernel.upstream import Upstream, paced
 
 from .binding import OllamaBinding
-from .refusals import explain, missing
+from .refusals import explain
 from .settings import OllamaSettings, check, service_of
 
 if TYPE_CHECKING:
@@ -196,8 +196,7 @@ async def _pulling(client: AsyncClient, name: str) -> Any:
 def _pull_error(upstream: Upstream, name: str, error: Exception) -> LollmsError:
     text = str(getattr(error, "error", "")) or str(getattr(error, "text", ""))
     if "file does not exist" in text or "not found" in text:
-        found = missing(upstream.service, name)
-        return type(found)(
+        return ModelNotFound(
             f"Ollama's library has no model '{name}'.", hint="https://ollama.com/library lists them."
         )
     return upstream.explain(error)

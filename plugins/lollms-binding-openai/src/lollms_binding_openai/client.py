@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lollms_kernel.errors import BindingUnavailable, ConfigError
@@ -77,33 +77,30 @@ def make_client(settings: ServiceSettings) -> AsyncOpenAI:
     import httpx2
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+    from .credentials import Credentials
+
     connect, read, write, pool = settings.http_timeouts
     timeout = httpx2.Timeout(connect=connect, read=read, write=write, pool=pool)
     http = DefaultAsyncHttpxClient(
+        auth=Credentials(key, stopped=() if ours else ambient_headers()),
         timeout=timeout,
         follow_redirects=False,  # a redirect would carry the prompt to an address that nobody configured
         trust_env=not on_this_machine(url),  # proxies
         verify=httpx2.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR count in any case
     )
     return AsyncOpenAI(
-        api_key=key or "none",  # an empty one makes the library look into the environment
+        api_key="unused",  # `Credentials` has the key; without one here the library looks into the environment
         admin_api_key="",
         webhook_secret="",
         base_url=url,
         timeout=timeout,
         max_retries=0,  # `Upstream` retries, as the instance's settings say
-        default_headers={} if ours else _foreign_headers(key),
         http_client=http,
     )
 
 
-def _foreign_headers(key: str | None) -> dict[str, Any]:
-    """Headers for another service than OpenAI: its own key, and a stop for what comes from the environment."""
-    from openai import Omit
-
-    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-    ambient = [name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon]
-    stopped = ("OpenAI-Organization", "OpenAI-Project", *ambient)
-    headers: dict[str, Any] = {name: Omit() for name in stopped if name.lower() != "authorization"}
-    headers["Authorization"] = f"Bearer {key}" if key else Omit()
-    return headers
+def ambient_headers(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Names of the headers that the library adds from the environment."""
+    lines = environment.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    custom = (name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon)
+    return ("OpenAI-Organization", "OpenAI-Project", *custom)

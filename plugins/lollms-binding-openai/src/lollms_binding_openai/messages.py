@@ -94,7 +94,9 @@ def tools_of(request: GenerateRequest) -> tuple[list[dict[str, Any]], list[Notic
     """The functions that the request offers, from `functions` and the parameter `tools`, in OpenAI's shape."""
     given = request.parameters.get("tools") or []
     if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
-        raise InvalidRequest("parameters.tools is no list of objects.", hint="Describe each tool as OpenAI does.")
+        raise InvalidRequest(
+            "parameters.tools is no list of objects.", hint="Describe each tool as OpenAI does."
+        )
     described, notices = described_functions(request)
     return [*({"type": "function", "function": function} for function in described), *given], notices
 

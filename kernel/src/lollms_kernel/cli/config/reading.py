@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import click
@@ -124,5 +125,5 @@ def _as_yaml(value: Any) -> str:
 
     if isinstance(value, dict):
         return write_yaml(value).decode() if value else "{}\n"
-    text = write_yaml({"_": value}).decode().removeprefix("_:")
-    return text.lstrip(" ").removeprefix("\n") or "null\n"
+    text = write_yaml({"_": value}).decode().removeprefix("_:").removeprefix("\n")
+    return dedent(text) if text.strip() else "null\n"

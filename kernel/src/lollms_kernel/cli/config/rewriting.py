@@ -24,8 +24,8 @@ from .target import instance, open_target, tell
 def migrate(config_dir: Path, source: Path | None, dry_run: bool, yes: bool) -> None:
     """Bring files of lollms_server 0.2 and 0.3 up to date.
 
-    Shows what changes, asks, and rewrites the files; the previous versions stay as NAME.bak. docs/migration.md says what
-    happens to each key.
+    Shows what changes, asks, and rewrites the files; the previous versions stay as NAME.bak. docs/migration.md says
+    what happens to each key.
     """
     from ...config.store import save_all
     from ...config.upgrading import upgrade_files

@@ -60,6 +60,8 @@ def rotate_key(config_dir: Path, key_from: TextIO | None) -> None:
     rotation = rotate(config_dir, binding_settings(), key)
     for path in rotation.files:
         click.echo(f"{path} is encrypted with the new key.", err=True)
+    for path in rotation.old_backups:
+        click.echo(f"{path} still holds what the old key decrypts: delete it if you can.", err=True)
     if rotation.key_in_main_file:
         click.echo(
             "The key is in security.encryption_key, beside what it protects; safer is to keep it in"

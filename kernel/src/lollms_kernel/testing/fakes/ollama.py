@@ -4,78 +4,31 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from .faults import Fault, garbage, refusal
+from .ollama_model import (
+    EMBEDDING_LENGTH,
+    MODELS,
+    OllamaAnswer,
+    OllamaModel,
+    Parts,
+    echo,
+    split_answer,
+    vector,
+    words,
+    words_of,
+)
 from .server import FakeServer, Received, Reply
 
 NDJSON = {"content-type": "application/x-ndjson"}
 CREATED = "2026-01-02T03:04:05.678901234Z"
 DEFAULT_NUM_CTX = 4096
-EMBEDDING_LENGTH = 4
 
-
-class OllamaModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as `/api/tags` and `/api/show` describe it."""
-
-    name: str
-    capabilities: tuple[str, ...] = ("completion", "tools")
-    family: str = "llama"
-    parameter_size: str = "1.2B"
-    quantization_level: str = "Q4_K_M"
-    size: int = 1_321_098_329
-    context_length: int = 8192
-    parameters: dict[str, Any] = {}
-    """What its Modelfile sets, e.g. `num_ctx`."""
-    template: str = "{{ .Prompt }}"
-    license: str = "Apache-2.0"
-
-    @property
-    def digest(self) -> str:
-        """Changes with everything else."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The part that listing and description share."""
-        return {
-            "parent_model": "",
-            "format": "gguf",
-            "family": self.family,
-            "families": [self.family, "clip"] if "vision" in self.capabilities else [self.family],
-            "parameter_size": self.parameter_size,
-            "quantization_level": self.quantization_level,
-        }
-
-
-MODELS = (
-    OllamaModel(name="llama3.2:latest"),
-    OllamaModel(name="llava:7b", capabilities=("completion", "vision"), parameter_size="7.2B"),
-    OllamaModel(name="qwen3:4b", family="qwen3", capabilities=("completion", "tools", "thinking")),
-    OllamaModel(name="tiny-context:1b", capabilities=("completion",), parameters={"num_ctx": 32}),
-    OllamaModel(name="all-minilm:latest", family="bert", capabilities=("embedding",), context_length=256),
-)
-
-
-class OllamaAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model says."""
-
-    content: str = ""
-    thinking: str = ""
-    tool_calls: tuple[dict[str, Any], ...] = ()
-    """`{"name": …, "arguments": {…}}`."""
-
-
-def echo(request: dict[str, Any]) -> OllamaAnswer:
-    """The last user turn, or the prompt of `/api/generate`."""
-    if "messages" not in request:
-        return OllamaAnswer(content=request.get("prompt", ""))
-    turns = [turn.get("content", "") for turn in request["messages"] if turn["role"] == "user"]
-    return OllamaAnswer(content=turns[-1] if turns else "")
+__all__ = ["MODELS", "FakeOllama", "OllamaAnswer", "OllamaModel", "echo", "refused", "stream_error"]
 
 
 class FakeOllama(FakeServer):
@@ -204,7 +157,10 @@ class FakeOllama(FakeServer):
 
     def _pull(self, body: dict[str, Any]) -> Reply:
         name = body["model"] if ":" in body["model"] else f"{body['model']}:latest"
-        return Reply(headers=NDJSON, frames=map(_line, self._pulling(name)))
+        if body.get("stream", True):
+            return Reply(headers=NDJSON, frames=map(_line, self._pulling(name)))
+        *_, last = self._pulling(name)
+        return Reply.of(last, 500 if "error" in last else 200)
 
     def _pulling(self, name: str) -> Iterator[dict[str, Any]]:
         yield {"status": "pulling manifest"}
@@ -234,7 +190,9 @@ class FakeOllama(FakeServer):
         if isinstance(fitted, Reply):
             return fitted
         prompt_tokens, turns = fitted
-        parts = _parts(body, self.answer({**body, "messages": turns}), self._room(model, body, prompt_tokens))
+        parts = split_answer(
+            body, self.answer({**body, "messages": turns}), self._room(model, body, prompt_tokens)
+        )
         frames = ({"message": {"role": "assistant", **part}} for part in parts.pieces)
         last = {"message": {"role": "assistant", "content": ""}}
         return _stream(body, model, frames, last, prompt_tokens, parts)
@@ -251,7 +209,7 @@ class FakeOllama(FakeServer):
         fitted = self._fit(model, body)
         if isinstance(fitted, Reply):
             return fitted
-        parts = _parts(body, self.answer(body), self._room(model, body, fitted[0]))
+        parts = split_answer(body, self.answer(body), self._room(model, body, fitted[0]))
         frames = (
             {
                 "response": part.get("content", ""),
@@ -296,15 +254,15 @@ class FakeOllama(FakeServer):
         """Prompt tokens and the turns that are left after the real server's silent cutting."""
         num_ctx = self.loaded[model.name] = self._num_ctx(model, body)
         turns = list(body.get("messages", ()))
-        tokens = _count(turns) if turns else _words(body["prompt"])
+        tokens = words_of(turns) if turns else words(body["prompt"])
         if tokens > num_ctx and self.honours_truncate and body.get("truncate") is False:
             return _error(400, "the input length exceeds the context length")
-        while _count(turns) > num_ctx and len(turns) > 1:
+        while words_of(turns) > num_ctx and len(turns) > 1:
             oldest = next((n for n, turn in enumerate(turns[:-1]) if turn["role"] != "system"), None)
             if oldest is None:
                 break
             del turns[oldest]
-            tokens = _count(turns)
+            tokens = words_of(turns)
         return (num_ctx // 2 + 2 if tokens > num_ctx else tokens), turns
 
     def _room(self, model: OllamaModel, body: dict[str, Any], prompt_tokens: int) -> int | None:
@@ -320,16 +278,16 @@ class FakeOllama(FakeServer):
         if "embedding" not in model.capabilities:
             return _error(501, "This server does not support embeddings. Start it with `--embeddings`")
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
-        if body.get("truncate") is False and any(_words(text) > model.context_length for text in texts):
+        if body.get("truncate") is False and any(words(text) > model.context_length for text in texts):
             return _error(400, "the input length exceeds the context length")
         self.loaded[model.name] = model.context_length
         return Reply.of(
             {
                 "model": body["model"],
-                "embeddings": [_vector(text) for text in texts],
+                "embeddings": [vector(text) for text in texts],
                 "total_duration": 14_143_917,
                 "load_duration": 1_019_500,
-                "prompt_eval_count": sum(map(_words, texts)),
+                "prompt_eval_count": sum(map(words, texts)),
             }
         )
 
@@ -347,31 +305,7 @@ def refused(status: int, message: str, path: str = "", **headers: str) -> Fault:
     return refusal(status, msgspec.json.encode({"error": message}), path, **headers)
 
 
-# --- parts ------------------------------------------------------------------------------------------------------
-
-
-class _Parts(msgspec.Struct):
-    pieces: list[dict[str, Any]]
-    tokens: int
-    reason: str
-
-
-def _parts(body: dict[str, Any], answer: OllamaAnswer, room: int | None) -> _Parts:
-    """The answer word by word, cut by `num_predict`, `stop` and the room in the context."""
-    options = body.get("options") or {}
-    content = answer.content
-    for stop in options.get("stop") or ():
-        content = content.partition(stop)[0]
-    pieces: list[dict[str, Any]] = [{"content": "", "thinking": word} for word in _split(answer.thinking)]
-    pieces += [{"content": word} for word in _split(content)]
-    limits = [limit for limit in (options.get("num_predict", -1), room) if limit is not None and limit >= 0]
-    limit = min(limits, default=len(pieces))
-    if limit < len(pieces):
-        return _Parts(pieces[:limit], limit, "length")
-    tokens = len(pieces) + len(answer.tool_calls)
-    for number, call in enumerate(answer.tool_calls):
-        pieces.append({"content": "", "tool_calls": [{"id": f"call_{number:08d}", "function": call}]})
-    return _Parts(pieces, tokens, "stop")
+# --- parts ---
 
 
 def _stream(
@@ -380,7 +314,7 @@ def _stream(
     frames: Iterable[dict[str, Any]],
     last: dict[str, Any],
     prompt_tokens: int,
-    parts: _Parts,
+    parts: Parts,
 ) -> Reply:
     head = {"model": body["model"], "created_at": CREATED}
     figures = {
@@ -426,23 +360,3 @@ def _images(body: dict[str, Any]) -> list[str]:
     """The base64 of every image of a request."""
     holders = [body, *body.get("messages", ())]
     return [image for holder in holders for image in holder.get("images") or ()]
-
-
-def _split(text: str) -> list[str]:
-    """Words with the space before them."""
-    return [piece for n, word in enumerate(text.split(" ")) if (piece := word if n == 0 else f" {word}")]
-
-
-def _words(text: str) -> int:
-    return len(text.split())
-
-
-def _count(turns: list[dict[str, Any]]) -> int:
-    return sum(_words(turn.get("content") or "") for turn in turns)
-
-
-def _vector(text: str) -> list[float]:
-    """A unit vector that depends on the text."""
-    values = [byte / 255 + 0.001 for byte in hashlib.sha256(text.encode()).digest()[:EMBEDDING_LENGTH]]
-    length = sum(value * value for value in values) ** 0.5
-    return [value / length for value in values]

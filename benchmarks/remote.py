@@ -23,6 +23,7 @@ Answered = Callable[[str], Awaitable[int]]
 def remote_figures() -> Iterator[Figure]:
     """All of them, service by service."""
     yield from asyncio.run(ollama())
+    yield from asyncio.run(openai())
 
 
 async def ollama() -> list[Figure]:
@@ -42,6 +43,30 @@ async def ollama() -> list[Figure]:
 
         async with client, _opened(make_binding(OllamaBinding, {"host": fake.url})) as binding:
             return await compare("ollama", direct, _through(binding, "llama3.2"))
+
+
+async def openai() -> list[Figure]:
+    """The OpenAI binding against `openai.AsyncOpenAI`."""
+    from openai import AsyncOpenAI
+
+    from lollms_binding_openai import OpenAIBinding
+    from lollms_kernel.testing.fakes.openai import FakeOpenAI, OpenAIModel
+
+    with FakeOpenAI([OpenAIModel(id="gpt-4o-mini", context_size=1_000_000)]) as fake:
+        client = AsyncOpenAI(base_url=fake.base_url, api_key="none")
+
+        async def direct(prompt: str) -> int:
+            events = await client.chat.completions.create(
+                model="gpt-4o-mini",
+                messages=[{"role": "user", "content": prompt}],
+                stream=True,
+                stream_options={"include_usage": True},
+                max_tokens=1_000_000,
+            )
+            return len([event async for event in events if event.choices and event.choices[0].delta.content])
+
+        async with client, _opened(make_binding(OpenAIBinding, {"base_url": fake.base_url})) as binding:
+            return await compare("openai", direct, _through(binding, "gpt-4o-mini"))
 
 
 @asynccontextmanager

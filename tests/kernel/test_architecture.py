@@ -23,7 +23,7 @@ ROOMS: list[set[str]] = [
     {"contracts"},
     {"hookspecs"},
     {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
-    {"gpu", "access"},
+    {"gpu", "access", "drafts"},
     {"workers"},
     {"instances"},
     {"pipeline"},
@@ -33,6 +33,7 @@ ROOMS: list[set[str]] = [
     {"gate"},
     {"server"},
     {"doctor"},
+    {"wizard"},
     {"cli", "testing"},
     {"__main__"},
 ]

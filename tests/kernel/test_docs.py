@@ -114,6 +114,9 @@ def parse_lollms(words: list[str]) -> None:
     command: click.Command = main
     context = command.make_context("lollms", words)
     while isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        if not rest and command.invoke_without_command:
+            return
         assert context._protected_args or context.args, f"{words}: a command is missing"
         name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         assert found is not None, f"{words}: no such command"

@@ -24,7 +24,7 @@ from .config.decode import examine
 from .config.describe import shown
 from .config.faults import Fault, did_you_mean
 from .config.files import read_bytes
-from .config.load import LoadedConfig, check_main, load_config
+from .config.load import LoadedConfig, check_main, instance_file, load_config
 from .config.migrations import upgrade_main
 from .config.places import Place, put, value_at
 from .config.resolve import MASK, resolve
@@ -94,8 +94,8 @@ class Draft:
         return self._instance(name).schema
 
     def file_of(self, name: str) -> str:
-        """The settings file of an instance, relative to the configuration folder. Raises BindingNotFound."""
-        return self._short(self._instance(name).path)
+        """The settings file of an instance, relative to the configuration folder."""
+        return self._short(instance_file(self._planned(), name))
 
     def require_type(self, type_name: str) -> type[Binding]:
         """The class of a binding type. Raises ConfigError with the package to install."""
@@ -146,6 +146,11 @@ class Draft:
             self.main.set(("bindings_map", name), type_name)
         document = self._instance(name, fresh=before not in (None, type_name))
         values = {"type": type_name, **settings}
+        if values["type"] != type_name:
+            raise ConfigError(
+                f"The settings say type {shown(values['type'])}, but it is {shown(type_name)}.",
+                hint="Leave `type` out of the settings.",
+            )
         document.become(_unmasked(values, document))
 
     def edit(self, name: str, changes: Mapping[str, Any], unset: Sequence[str] = ()) -> None:
@@ -168,7 +173,7 @@ class Draft:
         defaults = self._planned().main.defaults
         for key in defaults.__struct_fields__:
             if getattr(defaults, key) == name:
-                self.main.set(("defaults", key), None)
+                self.main.remove(("defaults", key))
         self.main.remove(("bindings_map", name))
         self._instances.pop(name, None)
         if document.exists:

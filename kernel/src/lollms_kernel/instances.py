@@ -20,7 +20,7 @@ from .config.load import LoadedConfig, instance_file, read_instance
 from .config.schema import WorkersConfig
 from .config.secrets import redact
 from .contracts import Binding, BindingContext, InstanceStatus
-from .errors import BindingNotFound, BindingUnavailable, ConfigError, LollmsError, Unavailable
+from .errors import BindingNotFound, BindingUnavailable, ConfigError, LollmsError, ShuttingDown, Unavailable
 from .interrupt import Interrupt
 from .types import Event
 from .workers.faults import as_lollms_error
@@ -168,6 +168,7 @@ class Instances:
         self._instances: dict[str, Instance] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(self._instances.values())
@@ -215,6 +216,9 @@ class Instances:
         kept = {name: self._instances[name] for name in same if self._instances[name].state != "failed"}
         fresh = {name: self._made(name, source) for name, source in sources.items() if name not in kept}
         await self._prove([instance for name, instance in fresh.items() if name not in same])
+        if self._closed:
+            await asyncio.gather(*(instance.close() for instance in fresh.values()))
+            raise ShuttingDown("The server is stopping.", hint="Try again when it is back.")
         before, self._loaded = self._instances, loaded
         self._instances = {name: kept.get(name) or fresh[name] for name in sources}
         for name in same & fresh.keys():
@@ -232,6 +236,7 @@ class Instances:
 
     async def close(self) -> None:
         """Close every instance, each for at most ten seconds."""
+        self._closed = True
         for task in (*self._opening, *self._retiring):
             task.cancel()
         await asyncio.gather(*self._opening, *self._retiring, return_exceptions=True)

@@ -46,7 +46,7 @@ def configure(level: str | int = "INFO", style: str = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("uvicorn", "httpx", "httpcore", "asyncio", "websockets"):
+    for noisy in ("uvicorn", "httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "websockets"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

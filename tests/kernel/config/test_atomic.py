@@ -144,7 +144,9 @@ def test_a_file_may_change_twice_in_one_go(tmp_path: Path) -> None:
     assert (tmp_path / "file.bak").read_bytes() == b"kept"
 
 
-def test_a_writer_waits_for_another_one_and_then_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_waits_for_another_one_and_then_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fcntl
 
     from lollms_kernel.config import atomic

@@ -92,7 +92,9 @@ def test_two_files_for_one_instance_are_an_error(loaded: LoadedConfig) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("one.toml", "", "configuration of the format '.toml' cannot be read"),
+        ("one.toml", "a = !", "line 1, column 5: not valid TOML"),
+        ("one.json", "[1]", "holds a list where keys and values should be"),
+        ("one.db", "a", "is no SQLite file"),
         ("one.yaml", "a: {b]", "line 1, column"),
         ("one.yaml", "[a]", "holds a list where keys and values should be"),
     ],

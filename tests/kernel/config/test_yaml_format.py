@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lollms_kernel.config import yaml_format
-from lollms_kernel.config.yaml_format import MAX_VALUES, parse_yaml
+from lollms_kernel.config.plain import MAX_VALUES
+from lollms_kernel.config.yaml_format import parse_yaml
 from lollms_kernel.errors import ConfigError
 
 PARSERS = [yaml_format._PARSER, yaml.SafeLoader]

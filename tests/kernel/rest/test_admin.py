@@ -38,7 +38,9 @@ class Admin:
     def files(self) -> dict[str, bytes]:
         """Every file of the configuration folder."""
         folder = self.server.config_dir
-        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        return {
+            str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+        }
 
     def answer(self, binding: str | None = None) -> str:
         """What a binding answers to "hi"."""
@@ -122,7 +124,8 @@ def test_given_an_instance_when_deleted_then_it_is_gone_and_its_file_is_a_backup
     assert "echo" not in admin("GET", "instances").json()["instances"]
     assert "bindings/echo.yaml" not in admin.files()
     assert "bindings/echo.yaml.bak" in admin.files()
-    assert yaml.safe_load(admin.files()["main_config.yaml"])["defaults"]["ttt_binding"] is None
+    main = yaml.safe_load(admin.files()["main_config.yaml"])
+    assert (main["defaults"], main["bindings_map"]) == ({}, {"other": "dummy_binding"})
 
 
 def test_given_a_dry_run_when_put_or_deleted_then_only_the_diff_comes(admin: Admin) -> None:
@@ -308,10 +311,14 @@ def test_given_a_secret_when_shown_changed_and_diffed_then_only_stars_come_out(l
     admin = Admin(locked, **{"X-API-Key": KEY})
     shown = admin("GET", "instances/cloud").json()["settings"]
 
-    kept = admin("PUT", "instances/cloud", json={"type": "openai_binding", "settings": {**shown, "max_retries": 1}})
+    kept = admin(
+        "PUT", "instances/cloud", json={"type": "openai_binding", "settings": {**shown, "max_retries": 1}}
+    )
     file = admin.files()["bindings/cloud.yaml"]
     renewed = admin(
-        "PUT", "instances/cloud", json={"type": "openai_binding", "settings": {**shown, "api_key": "sk-new-one"}}
+        "PUT",
+        "instances/cloud",
+        json={"type": "openai_binding", "settings": {**shown, "api_key": "sk-new-one"}},
     )
 
     assert shown["api_key"] == "***"

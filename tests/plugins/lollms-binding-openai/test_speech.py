@@ -18,8 +18,7 @@ from lollms_kernel.errors import (
 )
 from lollms_kernel.testing.fakes import Fault, dropped, garbage
 from lollms_kernel.testing.fakes.forms import Upload, fields_of
-from lollms_kernel.testing.fakes.openai import FakeOpenAI
-from lollms_kernel.testing.fakes.openai_answers import sse
+from lollms_kernel.testing.fakes.openai import FakeOpenAI, sse
 from lollms_kernel.types import Chunk, Finished, Media, Message, Notice, Output, TextDelta, Usage
 
 Open = Callable[..., Awaitable[Any]]

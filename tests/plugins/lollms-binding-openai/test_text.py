@@ -14,8 +14,7 @@ from lollms_binding_openai import OpenAIBinding
 from lollms_kernel.dummy import short_wav, small_png
 from lollms_kernel.errors import ContextOverflow, InvalidRequest, NotSupported, UnsupportedInput
 from lollms_kernel.testing.fakes import Fault, garbage
-from lollms_kernel.testing.fakes.openai import FakeOpenAI, OpenAIAnswer, OpenAIModel
-from lollms_kernel.testing.fakes.openai_answers import sse
+from lollms_kernel.testing.fakes.openai import FakeOpenAI, OpenAIAnswer, OpenAIModel, sse
 from lollms_kernel.types import (
     Chunk,
     Finished,
@@ -112,6 +111,24 @@ async def test_reasoning_that_the_limit_cuts_is_incomplete(ask: Ask, open_bindin
 
     assert chunks[-2] == ThoughtDelta("", end="incomplete")
     assert finished(chunks).reason == "length"
+
+
+async def test_thoughts_between_texts_are_blocks_of_their_own(
+    binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI
+) -> None:
+    deltas = [{"reasoning": "a"}, {"content": "b"}, {"reasoning": "c"}, {"content": "d"}]
+    events = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    fake.faults.append(garbage(0, b"".join(map(sse, [*events, end])), "/chat"))
+
+    assert (await ask(binding))[:-1] == [
+        ThoughtDelta("a", 0),
+        ThoughtDelta("", 0, "closed"),
+        TextDelta("b"),
+        ThoughtDelta("c", 1),
+        ThoughtDelta("", 1, "closed"),
+        TextDelta("d"),
+    ]
 
 
 async def test_parts_of_magistral_are_told_apart(binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI) -> None:
@@ -217,6 +234,20 @@ async def test_images_go_as_data_urls_made_of_their_bytes(
         {"type": "text", "text": "What is it?"},
         {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
     ]
+
+
+async def test_a_large_image_arrives_whole(binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI) -> None:
+    data = PNG + bytes(3 << 20)
+
+    await ask(binding, messages=(Message("user", "?", (Media("image", "input_image", data),)),))
+
+    part = sent(fake)["messages"][0]["content"][1]
+    assert base64.b64decode(part["image_url"]["url"].partition(",")[2]) == data
+
+
+async def test_text_that_is_no_unicode_is_refused(binding: OpenAIBinding, ask: Ask) -> None:
+    with pytest.raises(InvalidRequest, match="half a character"):
+        await ask(binding, "\ud800")
 
 
 async def test_bytes_that_look_like_a_path_are_never_one(

@@ -17,6 +17,7 @@ import click
 from ..errors import ConfigError, LollmsError
 
 MODULES = {
+    "init": "init",
     "serve": "serve",
     "chat": "chat",
     "generate": "generate",

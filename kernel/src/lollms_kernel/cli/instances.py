@@ -14,7 +14,7 @@ import click
 from ..errors import BindingUnavailable, LollmsError, Unavailable
 from . import options
 from .assignments import assignments, split
-from .diffs import show_diff
+from .carrying_out import GRACE, carry_out, tell
 
 if TYPE_CHECKING:
     from ..drafts import Draft
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 KINDS = ("ttt", "tti", "tts", "stt", "ttv", "ttm")
-GRACE = 300.0
 TEST_TIMEOUT = 60.0
 """Seconds that an instance may take to name its models; a worker starts in that time too."""
 
@@ -191,16 +190,7 @@ def reload(grace: float, config_dir: Path, url: str | None, api_key: str | None)
     server = RunningServer.find(config_dir, url, api_key)
     if server is None:
         raise Unavailable("No server runs with this configuration.", hint="`lollms serve` starts it.")
-    _tell(server.reload(grace))
-
-
-def _tell(result: dict[str, Any]) -> None:
-    """Say what a server has taken over."""
-    for what in ("added", "changed", "removed", "retried"):
-        if result["instances"][what]:
-            click.echo(f"{what}: {', '.join(result['instances'][what])}", err=True)
-    if result["needs_restart"]:
-        click.echo(f"at the next start: {', '.join(result['needs_restart'])}", err=True)
+    tell(server.reload(grace))
 
 
 def _make(
@@ -215,48 +205,23 @@ def _make(
     grace: float,
     secrets: tuple[str, ...] = (),
 ) -> None:
-    """Plan a change, show it, write it and tell the running server."""
+    """Plan a change and carry it out; a person at a terminal is asked first."""
     from ..drafts import Draft
     from .opening import build_kernel
-    from .running import RunningServer
 
     draft = Draft(config_dir, build_kernel(config_dir).binding_types)
     plan(draft)
-    draft.check()
-    changes = draft.diff()
-    if not changes:
-        click.echo("Nothing changes.", err=True)
-        return
-    show_diff(changes)
-    if dry_run:
-        return
-    server = RunningServer.find(config_dir, url, api_key)
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm("Write it?", default=True, abort=True)
-    take_back = draft.write()
-    if server is None:
-        _warn_of(config_dir, name)
-        click.echo("Written. No server runs with this configuration: it counts at the next start.", err=True)
-        return
-    try:
-        result = server.reload(grace)
-    except BaseException:
-        take_back()
-        click.echo("Nothing was changed: the files are as they were.", err=True)
-        raise
-    click.echo(f"Written, and taken over by the server at {server.url}.", err=True)
-    _tell(result)
-
-
-def _warn_of(config_dir: Path, name: str | None) -> None:
-    """Say what keeps an instance from serving that nobody has opened yet."""
-    from .opening import build_kernel
-
-    if name is None:
-        return
-    error = build_kernel(config_dir).instance(name).error
-    if error is not None:
-        click.echo(f"lollms: {error.detail}", err=True)
+    asking = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+    carry_out(
+        draft,
+        config_dir=config_dir,
+        url=url,
+        api_key=api_key,
+        grace=grace,
+        dry_run=dry_run,
+        ask=(lambda: click.confirm("Write it?", default=True)) if asking else None,
+        instances=[name] if name else [],
+    )
 
 
 def _with_secrets(settings: tuple[str, ...], how: dict[str, Any]) -> list[str]:

@@ -45,7 +45,7 @@ class RunningServer:
         except (Unauthorized, Forbidden) as error:
             raise Forbidden(
                 f"The server at {address} does not take the change: {error.message}",
-                hint="Give a key that may administer it with --api-key, or stop the server first.",
+                hint="Give a key that may administer it in LOLLMS_API_KEY, or stop the server first.",
             ) from None
         except NotFound:
             return None

@@ -43,6 +43,7 @@ def _keys(security: SecurityConfig) -> Iterator[Fault]:
     digests: dict[bytes, int] = {}
     for index, (known, entry) in enumerate(entries(security)):
         if not isinstance(security.allowed_api_keys[index], ApiKeyEntry):
+            digests.setdefault(known, index)
             continue
         place = ("security", "allowed_api_keys", index)
         if (entry.key is None) == (entry.hash is None):

@@ -43,8 +43,7 @@ def examine(raw: Any, type_: Any) -> tuple[Any, list[Fault]]:
 
 
 class _Examination:
-    """A walk down a value beside its type. What is left when the walk returns converts without error, but for
-    required keys that are missing."""
+    """A walk down a value beside its type. What is left when the walk returns converts without error."""
 
     def __init__(self, root: Any) -> None:
         self.root = root
@@ -56,10 +55,8 @@ class _Examination:
         before = len(self.faults)
         cleaned = self._parts(raw, type_, path)
         if len(self.faults) > before:
-            return cleaned
-        try:
-            _converted(cleaned, type_)
-        except msgspec.ValidationError:
+            return cleaned if _converts(cleaned, type_) else _LEFT_OUT
+        if not _converts(cleaned, type_):
             if isinstance(raw, Concealed) and (read := _from_text(raw, type_)) is not _LEFT_OUT:
                 return read
             self.faults.append(Fault(path, _mismatch(raw, type_)))
@@ -156,6 +153,14 @@ def _places(root: Any) -> Iterator[str]:
 
 def _converted(value: Any, type_: type[T]) -> T:
     return msgspec.convert(value, type_, dec_hook=_from_plain)
+
+
+def _converts(value: Any, type_: Any) -> bool:
+    try:
+        _converted(value, type_)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _from_plain(type_: type, value: Any) -> Any:

@@ -87,8 +87,13 @@ def _member(values: Mapping[str, Any], name: str, field: msgspec.structs.FieldIn
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
     if field.default_factory is not msgspec.NODEFAULT:
-        return msgspec.to_builtins(field.default_factory(), enc_hook=str)
-    return field.default if field.required else msgspec.to_builtins(field.default, enc_hook=str)
+        return _as_in_a_file(field.default_factory())
+    return field.default if field.required else _as_in_a_file(field.default)
+
+
+def _as_in_a_file(value: Any) -> Any:
+    """The value as reading a file would give it: lists for tuples, texts for paths."""
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
 
 
 def _struct(type_: Any) -> Any:

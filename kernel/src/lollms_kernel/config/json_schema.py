@@ -27,7 +27,7 @@ def main_schema() -> dict[str, Any]:
 def json_schema(settings: type[msgspec.Struct], title: str) -> dict[str, Any]:
     """What a file may hold that is read as `settings`: null stands for an empty section, references for anything."""
     (schema,), parts = msgspec.json.schema_components(
-        [settings], schema_hook=_plain, ref_template="#/$defs/{name}"
+        [_with_plain_defaults(settings)], schema_hook=_plain, ref_template="#/$defs/{name}"
     )
     objects = {name: _tolerant(_for_editors(part)) for name, part in parts.items()}
     root = objects.pop(schema["$ref"].rpartition("/")[2])
@@ -63,6 +63,32 @@ def _or(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     shared: dict[str, Any] = {key: schema[key] for key in ("description", "default") if key in schema}
     own = {key: value for key, value in schema.items() if key not in shared}
     return {**shared, "anyOf": [own, other]}
+
+
+def _with_plain_defaults(settings: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same settings with texts for defaults that are paths, which msgspec cannot put into a schema."""
+    fields = msgspec.structs.fields(settings)
+    if not any(isinstance(field.default, PurePath) for field in fields):
+        return settings
+    members: list[Any] = []
+    for field in fields:
+        if field.required:
+            members.append((field.encode_name, field.type))
+        elif field.default_factory is not msgspec.NODEFAULT:
+            members.append(
+                (field.encode_name, field.type, msgspec.field(default_factory=field.default_factory))
+            )
+        else:
+            plain = str(field.default) if isinstance(field.default, PurePath) else field.default
+            members.append((field.encode_name, field.type, plain))
+    strict = settings.__struct_config__.forbid_unknown_fields
+    return msgspec.defstruct(
+        settings.__name__,
+        members,
+        kw_only=True,
+        forbid_unknown_fields=strict,
+        namespace={"__doc__": settings.__doc__},
+    )
 
 
 def _plain(kind: type) -> dict[str, Any]:

@@ -182,7 +182,11 @@ def read_instance(
         upgraded = Upgraded(values=dict(inline or {}), older=inline is not None)
     content, faults = resolve(upgraded.values, keys, environ)
     if faults:
-        raise config_error(str(file), faults, hint="Set what is missing where the server starts.")
+        raise config_error(
+            str(file),
+            faults,
+            hint="Set that key or variable where the server starts, or write the value anew.",
+        )
     content = with_identity(content, loaded, name, file)
     if upgraded.older and settings is not None:
         for key in content.keys() - {field.encode_name for field in msgspec.structs.fields(settings)}:

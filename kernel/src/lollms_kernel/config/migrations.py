@@ -65,8 +65,8 @@ class _Upgrade:
 
     def keep_default(self, path: str, value: Any) -> None:
         """Write down what an absent key meant when its default was another one."""
-        section = path.partition(".")[0]
-        if self.get(path) is None and isinstance(self.get(section) or {}, dict):
+        section = self.get(path.partition(".")[0])
+        if self.get(path) is None and (section is None or isinstance(section, dict)):
             put(self.values, parse_place(path), value)
             self.notes.append(f"{path} is {shown(value)}, which was its default.")
 
@@ -80,7 +80,8 @@ def _to_0_3(upgrade: _Upgrade) -> None:
             if isinstance(settings, dict) and isinstance(settings.get("type"), str):
                 upgrade.instances[name] = settings
         types = {name: settings["type"] for name, settings in upgrade.instances.items()}
-        upgrade.values["bindings_map"] = {**types, **(upgrade.get("bindings_map") or {})}
+        known = upgrade.get("bindings_map")
+        upgrade.values["bindings_map"] = {**types, **known} if isinstance(known, dict) else types
         upgrade.notes.append("bindings is now bindings_map, with one file for each instance.")
     for kind in MODEL_KINDS:
         _move_model(upgrade, kind)

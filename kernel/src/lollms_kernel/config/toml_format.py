@@ -20,7 +20,6 @@ NULL = "${null}"
 _LONG_PATH = re.compile(r"(?:\.\s*+(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')\s*+){32}")
 """A key with more parts than the levels that are allowed; the parser takes very long for long ones."""
 _PLACE = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)")
-_QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 
 
 def parse_toml(data: bytes, where: str) -> Any:
@@ -103,8 +102,8 @@ def _without_null(value: Any) -> Any:
 
 
 def _fault(text: str, where: str) -> ConfigError:
-    """The parser's error; what it quotes is left out, since it may be part of a secret."""
+    """The parser's error, which names keys and single characters but no values."""
     found = _PLACE.search(text)
-    reason = _QUOTED.sub("…", text[: found.start()] if found else text).strip().rstrip(".")
+    reason = (text[: found.start()] if found else text).strip().rstrip(".")
     place = f", line {found[1]}, column {found[2]}" if found and found[1] else ", at its end" if found else ""
     return ConfigError(f"{where}{place}: not valid TOML: {reason}.", hint=HINT)

@@ -1,7 +1,7 @@
 """Edits of YAML texts that keep comments, order, quotes and layout.
 
 What a text means is always what `yaml_format` reads. The round-trip library follows a newer version of YAML (there
-`yes` is text), so new values are written in a form that both read alike, and whoever saves reads the result again.
+`yes` is text), so it only ever sees texts: what a word means is decided here, and whoever saves reads the result again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .yaml_comments import give_head, give_tail, keys_of, take_tail
 
 _NO_LIMIT = 1 << 30
 _TEXT_TAG = "tag:yaml.org,2002:str"
-_DATE_TAG = "tag:yaml.org,2002:timestamp"
+_WORDS = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "null", "timestamp")}
+_NULLS = {"null", "Null", "NULL", "~"}
 
 
 class YamlEditor:
@@ -48,7 +49,7 @@ class YamlEditor:
         """Set the value at a place; sections on the way are created."""
         holder: Any = self._document
         for depth, part in enumerate(place[:-1]):
-            if isinstance(part, str) and holder.get(part) is None:
+            if isinstance(part, str) and _is_null(holder.get(part)):
                 self._put(holder, place[: depth + 1], {})
             holder = holder[part]
         self._put(holder, place, value)
@@ -122,30 +123,19 @@ def write_yaml(values: dict[str, Any]) -> bytes:
 
 
 def _round_trip(text: str) -> Any:
-    """The library, told to write as the text is written."""
+    """The library, told to write as the text is written and to leave the meaning of words to us."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.representer import RoundTripRepresenter
     from ruamel.yaml.resolver import VersionedResolver
     from ruamel.yaml.tag import Tag
 
-    class Representer(RoundTripRepresenter):
-        """Writes floats so that both versions of YAML read them as such."""
-
     class Resolver(VersionedResolver):
-        """Takes dates for text, as our reader does, and so leaves them as they are."""
+        """Takes every word for text, so that it stays as it is written: 1_000, yes, 2024-01-31, null."""
 
         def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
             tag = super().resolve(kind, value, implicit)
-            return Tag(suffix=_TEXT_TAG) if str(tag) == _DATE_TAG else tag
+            return Tag(suffix=_TEXT_TAG) if value and str(tag) in _WORDS else tag
 
-    def represent_float(representer: Any, value: float) -> Any:
-        # the older version of YAML wants a dot in every float
-        written = old_yaml.representer.SafeRepresenter().represent_float(value)
-        return representer.represent_scalar(written.tag, written.value)
-
-    Representer.add_representer(float, represent_float)
     round_trip = YAML(typ="rt", pure=True)
-    round_trip.Representer = Representer
     round_trip.Resolver = Resolver
     round_trip.preserve_quotes = True
     round_trip.width = _NO_LIMIT
@@ -169,18 +159,29 @@ def _indents(text: str) -> tuple[int, int]:
 def _commented(value: Any) -> Any:
     """The value as the library holds it."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.scalarstring import PlainScalarString
 
     if isinstance(value, dict):
         return CommentedMap((_scalar(key), _commented(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return CommentedSeq(_commented(item) for item in value)
-    return _scalar(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _scalar(value)
+    representer: Any = old_yaml.representer.SafeRepresenter()
+    return PlainScalarString(representer.represent_data(value).value)
 
 
 def _scalar(text: str) -> Any:
-    """A text in quotes wherever one of the two versions of YAML would take it for something else."""
+    """A text, in quotes wherever a reader would take it for something else."""
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     resolver: Any = old_yaml.SafeLoader("")
     plain = resolver.resolve(old_yaml.ScalarNode, text, (True, False)) == _TEXT_TAG
     return text if plain and text.isprintable() and text.isascii() else DoubleQuotedScalarString(text)
+
+
+def _is_null(value: Any) -> bool:
+    """Whether a value of the library is a null; a text in quotes has a type of its own there."""
+    from ruamel.yaml.scalarstring import PlainScalarString
+
+    return value is None or (type(value) in (str, PlainScalarString) and value in _NULLS)

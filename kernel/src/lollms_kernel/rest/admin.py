@@ -138,7 +138,7 @@ class Administration:
             try:
                 result = await self._reload(grace)
             except BaseException:
-                await asyncio.to_thread(take_back)
+                await asyncio.shield(asyncio.to_thread(take_back))
                 raise
             return ChangeAnswer(applied=True, diff=diff, result=result)
 
@@ -154,8 +154,11 @@ class Administration:
         return draft
 
     async def _reload(self, grace: float) -> Reloaded:
-        loaded = await asyncio.to_thread(load_config, self.kernel.loaded.config_dir)
-        return await self.kernel.reload(loaded, grace)
+        try:
+            loaded = await asyncio.to_thread(load_config, self.kernel.loaded.config_dir)
+            return await self.kernel.reload(loaded, grace)
+        except ConfigError as error:
+            raise ValidationFailed([Problem("value_error", ("configuration",), error.detail)]) from None
 
 
 TheAdministration = NamedDependency[SkipValidation[Administration]]
@@ -218,8 +221,8 @@ async def list_instances(administration: TheAdministration) -> AdminInstancesAns
 @get("/instances/{name:str}", summary="Tell what is configured for an instance", tags=["Administration"])
 async def get_instance(administration: TheAdministration, name: FromPath[str]) -> AdminInstance:
     """As its file says; secrets are `***`."""
-    instance = administration.kernel.instance(name)
-    return await asyncio.to_thread(_describe, administration, instance)
+    found = await asyncio.to_thread(_describe_all, administration, name)
+    return found[name]
 
 
 @put(
@@ -274,10 +277,7 @@ async def probe_instance(administration: TheAdministration, name: FromPath[str])
 @post("/reload", status_code=200, summary="Take over what the files say now", tags=["Administration"])
 async def reload(administration: TheAdministration, grace: Grace = RETIRE_GRACE) -> ChangeAnswer:
     """Only what has changed is touched; if anything is wrong everything stays as it is."""
-    try:
-        return await administration.reload(grace)
-    except ConfigError as error:
-        raise ValidationFailed([Problem("value_error", ("configuration",), error.detail)]) from None
+    return await administration.reload(grace)
 
 
 def configuration_id(config_dir: str) -> str:
@@ -305,27 +305,32 @@ def _place(draft: Draft, name: str, asked: InstanceBody) -> None:
         )
 
 
-def _describe_all(administration: Administration) -> dict[str, AdminInstance]:
-    kernel = administration.kernel
-    names = [status.name for status in kernel.instances()]
-    return {name: _describe(administration, kernel.instance(name)) for name in names}
+def _describe_all(administration: Administration, *names: str) -> dict[str, AdminInstance]:
+    """The instances of these names, or all."""
+    kernel, draft = administration.kernel, administration.draft()
+    wanted = names or tuple(status.name for status in kernel.instances())
+    return {name: _describe(draft, kernel.instance(name)) for name in wanted}
 
 
-def _describe(administration: Administration, instance: Instance) -> AdminInstance:
-    draft, status = administration.draft(), instance.status()
-    settings, file = status.settings, None
-    if status.name in draft.instances:
-        settings, file = draft.settings(status.name), draft.file_of(status.name)
-    return AdminInstance(
+def _describe(draft: Draft, instance: Instance) -> AdminInstance:
+    status = instance.status()
+    found = AdminInstance(
         name=status.name,
         type=status.type,
         state=status.state,
-        settings=settings,
-        file=file,
+        settings=status.settings,
+        file=None,
         pid=getattr(instance.binding, "pid", None),
         error=status.error,
         hint=status.hint,
     )
+    if status.name not in draft.instances:
+        return found
+    found = msgspec.structs.replace(found, file=draft.file_of(status.name))
+    try:
+        return msgspec.structs.replace(found, settings=draft.settings(status.name))
+    except ConfigError as error:  # the file is broken by now; what runs is shown
+        return msgspec.structs.replace(found, error=error.message, hint=error.hint)
 
 
 def _silent(name: str) -> LollmsError:

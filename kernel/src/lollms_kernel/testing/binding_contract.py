@@ -139,7 +139,7 @@ class BindingContract:
     async def test_longer_texts_have_more_tokens_where_they_are_counted(self, binding: Binding) -> None:
         if not isinstance(binding, CountsTokens):
             return
-        short, long = (await binding.count_tokens("Hello world" * n, None) for n in (1, 20))
+        short, long = [await binding.count_tokens("Hello world. " * n, None) for n in (1, 20)]
         assert 0 < short < long
 
     async def test_unload_gives_back_and_the_next_request_works(self, binding: Binding) -> None:

@@ -1,10 +1,12 @@
-"""The functions of a request, as models are told of them."""
+"""The functions of a request, as models are told of them, and their calls in a conversation."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..types import GenerateRequest, Notice
+import msgspec
+
+from ..types import GenerateRequest, Notice, ToolCall
 
 
 def described_functions(request: GenerateRequest) -> tuple[list[dict[str, Any]], list[Notice]]:
@@ -25,3 +27,26 @@ def described_functions(request: GenerateRequest) -> tuple[list[dict[str, Any]],
         return described, []
     message = f"Functions without a description, which the model was not told of: {', '.join(unknown)}."
     return described, [Notice("functions_ignored", message, {"names": unknown})]
+
+
+class _Call(msgspec.Struct):
+    id: str
+    name: str
+    arguments: str
+
+
+class _Calls(msgspec.Struct):
+    tool_calls: list[_Call]
+
+
+def calls_in(text: str) -> tuple[ToolCall, ...]:
+    """The calls of an assistant's turn that a client sends back; none where the text is just text.
+
+    A turn has no room for calls, so they come as their answers hold them: the JSON `{"tool_calls": [{"id", "name",
+    "arguments"}]}`.
+    """
+    try:
+        found = msgspec.json.decode(text, type=_Calls)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return ()
+    return tuple(ToolCall(call.id, call.name, call.arguments, n) for n, call in enumerate(found.tool_calls))

@@ -44,7 +44,10 @@ def is_google(url: str) -> bool:
 
 
 def api_key(settings: ServiceSettings, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The instance's own key; at Google itself else the environment's. Raises BindingUnavailable if Google gets none."""
+    """The instance's own key; at Google itself else the environment's.
+
+    Raises BindingUnavailable if there is none for Google.
+    """
     own = (settings.google_api_key or "").strip()
     if own or not is_google(base_url(settings)):
         return own or None

@@ -42,7 +42,8 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Known], ...] = tuple(
         (
             r"payload size exceeds|request size exceeds",
             lambda service, _: PayloadTooLarge(
-                f"{service} refused the request as too large.", hint="Send less or smaller media: 20 MB in all."
+                f"{service} refused the request as too large.",
+                hint="Send less or smaller media: 20 MB in all.",
             ),
         ),
         (
@@ -55,7 +56,9 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Known], ...] = tuple(
         ),
         (
             r"json mode is not enabled|response_?schema|response_?mime_?type",
-            _cannot("cannot answer in this form", "Leave the JSON schema out, simplify it, or use another model."),
+            _cannot(
+                "cannot answer in this form", "Leave the JSON schema out, simplify it, or use another model."
+            ),
         ),
         (
             r"thinking",
@@ -137,7 +140,9 @@ def _reasons(error: Mapping[str, Any]) -> Iterator[str]:
 def _violations(error: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for item in _details(error):
         violations = item.get("violations")
-        yield from (one for one in (violations if isinstance(violations, list) else ()) if isinstance(one, dict))
+        yield from (
+            one for one in (violations if isinstance(violations, list) else ()) if isinstance(one, dict)
+        )
 
 
 def _retry_delay(error: Mapping[str, Any]) -> float | None:

@@ -207,7 +207,10 @@ def _declaration(function: dict[str, Any]) -> dict[str, Any]:
 def _piece(answer: types.GenerateContentResponse) -> Piece:
     candidate = answer.candidates[0] if answer.candidates else None
     feedback = answer.prompt_feedback
-    ratings = [*((candidate and candidate.safety_ratings) or ()), *((feedback and feedback.safety_ratings) or ())]
+    ratings = [
+        *((candidate and candidate.safety_ratings) or ()),
+        *((feedback and feedback.safety_ratings) or ()),
+    ]
     return Piece(
         parts=tuple(_parts(candidate.content) if candidate and candidate.content else ()),
         finish=_word(candidate.finish_reason) if candidate else None,

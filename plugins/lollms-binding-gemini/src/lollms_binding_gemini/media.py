@@ -45,7 +45,7 @@ def mime_type_of(item: Media) -> str:
     found = _USUAL.get(given, given) or _told_by(item.data)
     if not found and item.type == "document":
         found = "text/plain"
-    if not found or (item.type in ("image", "audio", "video") and "/" not in found):
+    if not found or "/" not in found:
         raise UnsupportedInput(
             f"Nothing says of which format the input of type '{item.type}' is.",
             hint="Send its mime_type, e.g. image/png.",

@@ -22,11 +22,15 @@ class ServiceSettings(UpstreamSettings, frozen=True, kw_only=True, forbid_unknow
 
     google_api_key: Annotated[
         Secret | None,
-        Meta(description="The key. null: the environment variable GOOGLE_API_KEY, which is only sent to Google."),
+        Meta(
+            description="The key. null: the environment variable GOOGLE_API_KEY, which is only sent to Google."
+        ),
     ] = None
     base_url: Annotated[
         str | None,
-        Meta(description="Address of a gateway that speaks Google's protocol, without /v1beta; null: Google."),
+        Meta(
+            description="Address of a gateway that speaks Google's protocol, without /v1beta; null: Google."
+        ),
     ] = None
     safety_setting_harassment: Annotated[
         Threshold, Meta(description="From which probability on harassment is blocked.")
@@ -57,7 +61,9 @@ class GeminiSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
 
     default_model: Annotated[
         str | None,
-        Meta(description="null, or the untouched default once Google has retired it: a flash model that is there."),
+        Meta(
+            description="null, or the untouched default once Google has retired it: a flash model that is there."
+        ),
     ] = "gemma-3-27b-it"
     auto_detect_limits: Annotated[
         bool, Meta(description="Take the context size and the longest answer of each model from the service.")
@@ -87,7 +93,9 @@ class GeminiImageSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unk
 
     default_model: Annotated[
         str | None,
-        Meta(description="null, or the untouched default once Google has retired it: an image model that is there."),
+        Meta(
+            description="null, or the untouched default once Google has retired it: an image model that is there."
+        ),
     ] = "imagen-3.0-generate-002"
     default_number_of_images: Annotated[
         int, Meta(ge=1, le=4, description="How many images where a request does not say.")

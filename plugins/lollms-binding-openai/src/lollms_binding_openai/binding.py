@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -16,7 +17,7 @@ from lollms_kernel.upstream import fetch_images
 
 from .answer import Answer, Piece, has_begun
 from .catalogue import continues_only
-from .events import open_events
+from .events import HEAVY, Form, encode, open_events
 from .messages import chat_messages, tools_of
 from .parameters import extra_fields, ignored_parameters, ignored_system, map_parameters
 from .service import ServiceBinding
@@ -90,9 +91,10 @@ class OpenAIBinding(ServiceBinding):
     async def _write(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         request = await fetch_images(request, self.settings.fetch_image_urls)
         path, body, notices = await self._text_body(request)
+        content = await encode(body, _media_size(request))
         answer = Answer()
         stream = self.upstream(body).stream(
-            lambda: open_events(self.client, path, body, Piece), begun=has_begun
+            lambda: open_events(self.client, path, content, Piece), begun=has_begun
         )
         async with aclosing(stream) as pieces:
             async for piece in pieces:
@@ -117,7 +119,10 @@ class OpenAIBinding(ServiceBinding):
         body |= {**extra_fields(self.settings.extra_body), **mapped.fields}
         notices = [*mapped.notices, *notices]
         if request.raw_prompt is None and not continues_only(model):
-            body["messages"] = chat_messages(request)
+            heavy = _media_size(request) >= HEAVY
+            body["messages"] = (
+                await asyncio.to_thread(chat_messages, request) if heavy else chat_messages(request)
+            )
             if tools:
                 body["tools"] = tools
             return "/chat/completions", body, notices
@@ -161,11 +166,11 @@ class OpenAIBinding(ServiceBinding):
 
     async def _listen(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         body = {**extra_fields(self.settings.extra_body), **transcript_body(request)}
-        file = file_of(recording(request))
+        form = Form(body, [("file", file_of(recording(request)))])
         notices = ignored_parameters(request.parameters, TRANSCRIPT_PARAMETERS) + ignored_system(request)
         told, last = "", Heard()
         stream = self.upstream(body).stream(
-            lambda: open_events(self.client, "/audio/transcriptions", body, Heard, [("file", file)])
+            lambda: open_events(self.client, "/audio/transcriptions", form, Heard)
         )
         async with aclosing(stream) as events:
             async for event in events:
@@ -225,3 +230,7 @@ class OpenAIBinding(ServiceBinding):
             raise NotSupported(f"Binding instance '{self.name}' does not support tokenization.")
         name = (await self.get_model_info(model)).name
         return EngineTokens(self.client, self.upstream({"model": name}), self.beside, engine, name)
+
+
+def _media_size(request: GenerateRequest) -> int:
+    return sum(len(item.data) for item in request.media)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from lollms_kernel.contracts import BindingCard
-from lollms_kernel.errors import InvalidRequest, NotSupported
+from lollms_kernel.errors import GenerationFailed, InvalidRequest, NotSupported
 from lollms_kernel.types import Chunk, Finished, GenerateRequest, Media, Output, Progress, Usage
 from lollms_kernel.upstream import fetch_images
 
-from .events import Files, open_events
+from .events import Form, encode, open_events
 from .formats import image_mime_type, image_type
 from .image_parameters import IMAGE_PARAMETERS, family_of, ignored_for, image_body
 from .parameters import ignored_parameters, ignored_system
@@ -82,9 +82,10 @@ class DalleBinding(ServiceBinding):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """The images of `request.model`, previews first where they are asked for."""
         path, body, files = self._asked_for(await fetch_images(request, self.settings.fetch_image_urls))
+        asked = Form(body, files) if files else await encode(body)
         outputs: list[Output] = []
         usage: _Usage | None = None
-        stream = self.upstream(body).stream(lambda: open_events(self.client, path, body, ImageEvent, files))
+        stream = self.upstream(body).stream(lambda: open_events(self.client, path, asked, ImageEvent))
         async with aclosing(stream) as events:
             async for event in events:
                 usage = event.usage or usage
@@ -102,7 +103,9 @@ class DalleBinding(ServiceBinding):
         counted = Usage(usage.input_tokens or 0, usage.output_tokens or 0) if usage else None
         yield Finished(usage=counted)
 
-    def _asked_for(self, request: GenerateRequest) -> tuple[str, dict[str, Any], Files | None]:
+    def _asked_for(
+        self, request: GenerateRequest
+    ) -> tuple[str, dict[str, Any], list[tuple[str, tuple[str, bytes, str]]]]:
         """Path, fields and files of the request."""
         kind, model = request.generation_type, str(request.model)
         if kind not in ("tti", "i2i"):
@@ -114,7 +117,7 @@ class DalleBinding(ServiceBinding):
         masks = [item for item in request.media if item.type == "image" and item.role in MASK_ROLES]
         if kind == "tti" and not images and not masks:
             body.pop("input_fidelity", None)  # of edits only
-            return "/images/generations", body, None
+            return "/images/generations", body, []
         if not family_of(model).edits:
             raise InvalidRequest(
                 f"Model '{model}' cannot edit images.", hint="Use a GPT Image model, or send no image."
@@ -145,8 +148,13 @@ class DalleBinding(ServiceBinding):
             yield Output("image", data, image_type(data) or "image/png", metadata)
 
     def _decoded(self, text: str | None) -> bytes:
+        if not text:
+            raise GenerationFailed(
+                f"{self.service} sent no image, perhaps an address instead of it.",
+                hint="Set it to answer with `b64_json`; addresses that it makes are not followed.",
+            )
         try:
-            return base64.b64decode(text or "", validate=True) or b""
+            return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise self.service.broken() from None
 

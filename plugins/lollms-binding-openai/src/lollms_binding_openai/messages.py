@@ -6,11 +6,9 @@ import base64
 from itertools import groupby
 from typing import Any
 
-import msgspec
-
 from lollms_kernel.errors import InvalidRequest, UnsupportedInput
 from lollms_kernel.types import GenerateRequest, Media, Message, Notice
-from lollms_kernel.upstream import described_functions
+from lollms_kernel.upstream import calls_in, described_functions
 
 from .formats import audio_extension, image_mime_type
 
@@ -108,35 +106,17 @@ def _add_results(messages: list[dict[str, Any]], results: list[str]) -> None:
     hold them, they are taken from it; others are made up, so that a result still reads as one.
     """
     calls: list[dict[str, Any]] = []
-    if messages and messages[-1]["role"] == "assistant":
-        calls = _calls_in(messages[-1]["content"])[: len(results)]
+    said = messages[-1]["content"] if messages and messages[-1]["role"] == "assistant" else None
+    if isinstance(said, str):
+        calls = [_call(call.id, call.name, call.arguments) for call in calls_in(said)[: len(results)]]
     if calls:
         del messages[-1]
     for number in range(len(calls), len(results)):
-        function = {"name": "function", "arguments": "{}"}
-        calls.append({"id": f"call_{len(messages)}_{number}", "type": "function", "function": function})
+        calls.append(_call(f"call_{len(messages)}_{number}", "function", "{}"))
     messages.append({"role": "assistant", "content": None, "tool_calls": calls})
     for call, result in zip(calls, results, strict=True):
         messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
 
 
-class _Call(msgspec.Struct):
-    id: str
-    name: str
-    arguments: str
-
-
-class _Calls(msgspec.Struct):
-    tool_calls: list[_Call]
-
-
-def _calls_in(text: object) -> list[dict[str, Any]]:
-    """The calls of an answer's JSON `{"tool_calls": [{"id", "name", "arguments"}]}`; none if it is not that."""
-    try:
-        found = msgspec.json.decode(text if isinstance(text, str) else "", type=_Calls)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return []
-    return [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in found.tool_calls
-    ]
+def _call(identity: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from lollms_kernel.contracts import Binding, BindingContext
-from lollms_kernel.errors import BindingUnavailable, LollmsError, ModelNotFound
+from lollms_kernel.errors import BindingUnavailable, LollmsError, ModelNotFound, Unavailable
 from lollms_kernel.types import ModelInfo
 from lollms_kernel.upstream import SYSTEM, Memory, Pauses, Service, Upstream
 
@@ -61,6 +61,7 @@ class ServiceBinding(Binding):
         )
         self._client: AsyncOpenAI | None = None
         self._memory: Memory[str, Catalogue] = Memory(MEMORY)
+        self._known: Catalogue | None = None
         self._asked = float("-inf")
 
     @classmethod
@@ -110,8 +111,11 @@ class ServiceBinding(Binding):
             found = self._find(catalogue, model)
         if found is None:
             known = ", ".join(list(catalogue.models or ())[:5]) or "none of this type"
+            wanted = model or self.settings.default_model
             raise ModelNotFound(
-                f"{self.service} has no model '{model or self.settings.default_model}'.",
+                f"{self.service} has no model '{wanted}'."
+                if wanted
+                else f"No model was named for {self.service}.",
                 hint=f"It has: {known}. `default_model` of the instance names the one for requests without a model.",
             )
         return found
@@ -163,8 +167,17 @@ class ServiceBinding(Binding):
         return self.adjusted(with_props(info, props) if props else info)
 
     async def _ask_catalogue(self) -> Catalogue:
-        entries = read_listing(await self._get("/models", _UNLISTED))
+        """What the service says, or what it said last, where it can answer but not list for the moment."""
+        try:
+            self._known = await self._read_catalogue()
+        except Unavailable:
+            if self._known is None:
+                raise
         self._asked = time.monotonic()
+        return self._known
+
+    async def _read_catalogue(self) -> Catalogue:
+        entries = read_listing(await self._get("/models", _UNLISTED))
         if entries is None:
             return Catalogue(models=None, engine="openai" if self.official else "other")
         engine = engine_of(entries, self.official)

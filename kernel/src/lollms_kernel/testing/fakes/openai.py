@@ -33,6 +33,19 @@ from .openai_answers import (
 from .openai_media import images, speech, transcription
 from .server import FakeServer, Received, Reply
 
+__all__ = [
+    "MODELS",
+    "FakeOpenAI",
+    "Flavour",
+    "OpenAIAnswer",
+    "OpenAIModel",
+    "echo",
+    "error_reply",
+    "refused",
+    "sse",
+    "stream_error",
+]
+
 Flavour = Literal["openai", "vllm", "llama-server", "fastgpt"]
 
 DIMENSIONS = 4

@@ -113,15 +113,15 @@ def parse_lollms(words: list[str]) -> None:
     """Let click parse a command line down to its last option without running it."""
     command: click.Command = main
     context = command.make_context("lollms", words)
+    assert words, "a command is missing"
     while isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]
-        if not rest and command.invoke_without_command:
-            return
-        assert context._protected_args or context.args, f"{words}: a command is missing"
+        if not (context._protected_args or context.args):
+            return  # a group's name, as in a heading
         name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         assert found is not None, f"{words}: no such command"
         command = found
-        context = command.make_context(name, rest, parent=context)
+        # a command's bare name, as in a heading, is a mention and no call
+        context = command.make_context(name, rest, parent=context, resilient_parsing=not rest)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

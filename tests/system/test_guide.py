@@ -29,7 +29,7 @@ TOPICS: dict[str, dict[str, Any]] = {
 }
 STRANGER = yaml.safe_load((GUIDE / "questions" / "stranger.yaml").read_text(encoding="utf-8"))
 
-# RESULTS.md has the figures of the committed file: 86.6 % of the server's topics, 90.7 % of refusals, 11 of 12 thoughts.
+# RESULTS.md has the figures of the committed file: 86.6 % of server questions, 90.7 % of refusals, 11 of 12 thoughts.
 # Greedy answers differ between processors in a rare question whose best two tokens are nearly equal: the floors leave
 # room for one question of each kind.
 FLOORS = {"server": 0.85, "out_of_scope": 0.88, "think": 0.83, "social": 0.85, "skill": 0.88}

@@ -11,6 +11,7 @@ One way for the wizard, `lollms bindings` and the admin routes alike. Nothing is
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from .config.describe import shown
 from .config.faults import Fault, did_you_mean
 from .config.files import read_bytes
 from .config.load import LoadedConfig, check_main, instance_file, load_config
-from .config.migrations import upgrade_main
+from .config.migrations import VERSION, VERSION_KEY, upgrade_instance, upgrade_main
 from .config.places import Place, put, value_at
 from .config.resolve import MASK, resolve
 from .config.schema import InstanceName
@@ -87,6 +88,7 @@ class Draft:
         """The settings of an instance as its file has them, secrets masked. Raises BindingNotFound."""
         document = self._instance(name)
         found: dict[str, Any] = masked(document.values, document.schema)
+        found.pop(VERSION_KEY, None)
         return found
 
     def schema_of(self, name: str) -> type[msgspec.Struct] | None:
@@ -151,7 +153,8 @@ class Draft:
                 f"The settings say type {shown(values['type'])}, but it is {shown(type_name)}.",
                 hint="Leave `type` out of the settings.",
             )
-        document.become(_unmasked(values, document))
+        version = {VERSION_KEY: VERSION} if VERSION_KEY in document.values else {}
+        document.become({**version, **_unmasked(values, document)})
 
     def edit(self, name: str, changes: Mapping[str, Any], unset: Sequence[str] = ()) -> None:
         """Set and take away single settings, by their paths. Raises BindingNotFound."""
@@ -204,7 +207,8 @@ class Draft:
         document = self._instance(name)
         if document.schema is None:
             return []
-        values, _ = resolve(document.values, NO_KEYS, {}, lenient=True)
+        upgraded = upgrade_instance(document.values, str(document.path))
+        values, _ = resolve(upgraded.values, NO_KEYS, {}, lenient=True)
         return examine({"binding_instance_name": name, **values}, document.schema)[1]
 
     def check(self) -> None:
@@ -283,6 +287,11 @@ class _Snapshot:
                     path.write_bytes(old)
 
         return restore
+
+
+def folder_id(config_dir: Path) -> str:
+    """A text that tells configuration folders apart without naming them."""
+    return hashlib.sha256(str(config_dir).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _content(path: Path) -> bytes | None:

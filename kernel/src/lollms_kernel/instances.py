@@ -347,10 +347,10 @@ class Instances:
 
     async def _prove(self, fresh: list[Instance]) -> None:
         """Open instances that shall serve from now on. Raises what is wrong with the first one, with all closed."""
+        for instance in fresh:
+            if instance.error is not None:
+                raise instance.error
         try:
-            for instance in fresh:
-                if instance.error is not None:
-                    raise instance.error
             async with asyncio.TaskGroup() as opening:
                 for instance in fresh:
                     opening.create_task(self._open_in_time(instance))

@@ -84,6 +84,23 @@ def test_the_presets_are_the_published_ones_in_alphabetical_order() -> None:
     assert [name.lower() for name in names] == sorted(name.lower() for name in names)
 
 
+def test_the_page_about_setting_up_lists_them_with_their_instances() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "setup.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+
+    def cell(preset: Preset, kind: str) -> str:
+        named = [
+            f"`{part.name}`: {part.type.removesuffix('_binding')}"
+            for part in preset.parts
+            if part.kind == kind
+        ]
+        return named[0] if named else "–"
+
+    assert rows == [
+        [preset.name, cell(preset, "ttt"), cell(preset, "tti"), preset.gpu_strategy] for preset in PRESETS
+    ]
+
+
 @EVERY
 def test_given_a_preset_when_written_then_map_defaults_strategy_and_settings_are_the_published_ones(
     tmp_path: Path, preset: Preset

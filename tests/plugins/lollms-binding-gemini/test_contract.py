@@ -95,12 +95,12 @@ def settings(**fields: str) -> GeminiSettings:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:secret@host:1", "ftp://host", "http://host:x", "http://[", "host", "http://h/?key=secret"]
+    "url", ["http://user:swordfish@host:1", "ftp://host", "http://host:x", "http://[", "host", "http://h/?key=swordfish"]
 )
 def test_an_address_that_is_none_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(ConfigError, match="`base_url`") as raised:
         make_binding(GeminiBinding, {"base_url": url})
-    assert "secret" not in raised.value.detail
+    assert "swordfish" not in raised.value.detail
 
 
 def test_an_address_may_have_a_path_and_the_version() -> None:

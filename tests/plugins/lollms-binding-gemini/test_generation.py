@@ -12,7 +12,7 @@ from lollms_binding_gemini import GeminiBinding
 from lollms_kernel.dummy import small_png
 from lollms_kernel.errors import GenerationFailed, InvalidRequest, NotSupported, UnsupportedInput
 from lollms_kernel.testing.fakes.gemini import FakeGemini
-from lollms_kernel.testing.fakes.gemini_answers import GeminiAnswer
+from lollms_kernel.testing.fakes.gemini_answers import GeminiAnswer, camel
 from lollms_kernel.types import (
     Chunk,
     Finished,
@@ -36,7 +36,8 @@ WEATHER = {
 
 
 def sent(fake: FakeGemini) -> dict[str, Any]:
-    body: dict[str, Any] = fake.requests_to(":stream")[-1].json
+    """The last request, with the protocol's names in one spelling: Google's library mixes two."""
+    body: dict[str, Any] = camel(fake.requests_to(":stream")[-1].json)
     return body
 
 
@@ -123,7 +124,7 @@ async def test_media_go_with_their_turn_as_bytes_before_the_text(
     await ask(binding, messages=(Message("user", "What is this?", (item,)),))
 
     medium, text = sent(fake)["contents"][0]["parts"]
-    assert medium["inlineData"].get("mimeType", medium["inlineData"].get("mime_type")) == mime_type
+    assert medium["inlineData"]["mimeType"] == mime_type
     assert base64.urlsafe_b64decode(medium["inlineData"]["data"]) == item.data
     assert text == {"text": "What is this?"}
 
@@ -191,7 +192,7 @@ async def test_thoughts_are_told_apart_and_counted(
         TextDelta("Blue."),
         Finished(reason="stop", usage=Usage(2, 5), metadata={"model": "gemini-2.5-flash"}),
     ]
-    assert sent(fake)["generationConfig"]["thinkingConfig"] == {"include_thoughts": True}
+    assert sent(fake)["generationConfig"]["thinkingConfig"] == {"includeThoughts": True}
 
 
 async def test_thoughts_that_take_all_tokens_are_explained(

@@ -129,6 +129,45 @@ async def test_other_services_words_for_a_long_prompt_are_understood(
     assert isinstance(await failure_of(binding, ask), ContextOverflow)
 
 
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b'"text"',
+        b"<html>",
+        b'{"error": null}',
+        b'{"error": {"message": 3, "param": ["x"], "code": {}, "type": []}}',
+        b'{"error": "text"}',
+    ],
+)
+async def test_no_body_of_a_refusal_is_too_strange(
+    status: int, body: bytes, fake: FakeOpenAI, open_binding: Open, ask: Ask
+) -> None:
+    binding = await open_binding(OpenAIBinding, fake, max_retries=0)
+    fake.faults.append(refusal(status, body, "/chat", content_type="application/json"))
+
+    await failure_of(binding, ask)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"error": {"message": 3, "code": {}, "type": []}}',
+        b'{"error": "text"}',
+        b'{"error": [1]}',
+        b'{"choices": 3}',
+    ],
+)
+async def test_no_event_is_too_strange(event: bytes, fake: FakeOpenAI, open_binding: Open, ask: Ask) -> None:
+    binding = await open_binding(OpenAIBinding, fake, max_retries=0)
+    fake.faults.append(garbage(3, b"data: " + event + b"\n\n", "/chat"))
+
+    await failure_of(binding, ask, prompt="one two three four")
+
+
 async def test_no_redirect_is_followed(binding: OpenAIBinding, ask: Ask, fake: FakeOpenAI) -> None:
     fake.faults.append(refusal(307, b"", "/chat", location=f"{fake.url}/v1/elsewhere"))
 

@@ -228,6 +228,9 @@ def test_fields_of_known_services_are_read(
         ("omni-moderation-latest", None),
         ("gpt-realtime", None),
         ("sora-2", None),
+        ("gpt-5.1-codex", None),
+        ("o1-pro-2025-03-19", None),
+        ("gemini-2.5-pro", "ttt"),
     ],
 )
 def test_names_tell_what_a_model_makes(name: str, kind: str | None) -> None:

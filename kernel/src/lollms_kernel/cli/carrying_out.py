@@ -13,9 +13,6 @@ from .diffs import show_diff
 if TYPE_CHECKING:
     from ..drafts import Draft
 
-GRACE = 300.0
-"""Seconds that answers may go on that use an instance which is changed or removed."""
-
 
 def carry_out(
     draft: Draft,
@@ -23,7 +20,7 @@ def carry_out(
     config_dir: Path,
     url: str | None = None,
     api_key: str | None = None,
-    grace: float = GRACE,
+    grace: float | None = None,
     dry_run: bool = False,
     ask: Callable[[], bool] | None = None,
     before_writing: Callable[[], None] = lambda: None,

@@ -14,7 +14,7 @@ import click
 from ..errors import BindingUnavailable, LollmsError, Unavailable
 from . import options
 from .assignments import assignments, split
-from .carrying_out import GRACE, carry_out, tell
+from .carrying_out import carry_out, tell
 
 if TYPE_CHECKING:
     from ..drafts import Draft
@@ -32,6 +32,13 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="A setting, e.g. --set n_ctx=8192; values are read as YAML. '${NAME}' is an environment variable.",
+)
+grace_option = click.option(
+    "--grace",
+    type=click.FloatRange(0, 86400),
+    show_default="300",
+    metavar="SECONDS",
+    help="How long answers under way may go on that use an instance which is changed or removed.",
 )
 secret_option = click.option(
     "--secret",
@@ -71,14 +78,7 @@ def _change(command: Command) -> Command:
         (
             click.option("--dry-run", is_flag=True, help="Only show what would change."),
             click.option("-y", "--yes", is_flag=True, help="Do not ask."),
-            click.option(
-                "--grace",
-                type=click.FloatRange(0, 86400),
-                default=GRACE,
-                show_default=True,
-                metavar="SECONDS",
-                help="How long answers under way may go on that use an instance which is changed or removed.",
-            ),
+            grace_option,
         )
     ):
         command = option(command)
@@ -171,16 +171,9 @@ def test(name: str, config_dir: Path, url: str | None, api_key: str | None, as_j
 
 
 @click.command()
-@click.option(
-    "--grace",
-    type=click.FloatRange(0, 86400),
-    default=GRACE,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long answers under way may go on that use an instance which is changed or removed.",
-)
+@grace_option
 @_server
-def reload(grace: float, config_dir: Path, url: str | None, api_key: str | None) -> None:
+def reload(grace: float | None, config_dir: Path, url: str | None, api_key: str | None) -> None:
     """Let the running server take over instances and defaults that were edited by hand.
 
     Only what has changed is touched; if anything is wrong the server stays as it is.
@@ -202,7 +195,7 @@ def _make(
     api_key: str | None,
     dry_run: bool,
     yes: bool,
-    grace: float,
+    grace: float | None,
     secrets: tuple[str, ...] = (),
 ) -> None:
     """Plan a change and carry it out; a person at a terminal is asked first."""

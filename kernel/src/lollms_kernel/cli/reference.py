@@ -41,7 +41,7 @@ def _pages(parent: click.Context, group: click.Group, name: str) -> Iterator[str
 
 
 def _lines(name: str, text: str) -> Iterator[str]:
-    yield f"## `lollms {name}`"
+    yield f"### lollms {name}" if " " in name else f"## `lollms {name}`"
     yield ""
     yield "```text"
     yield from (line.rstrip() for line in text.splitlines())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -13,6 +12,7 @@ import msgspec
 from ..config.api_keys import usable_key
 from ..config.load import load_config
 from ..doctor.running import is_loopback, server_health, server_url
+from ..drafts import folder_id
 from ..errors import Forbidden, NotFound, Unauthorized, Unavailable
 from .http_partner import error_of
 
@@ -49,7 +49,7 @@ class RunningServer:
             ) from None
         except NotFound:
             return None
-        return server if answer.get("configuration") == configuration_id(loaded.config_dir) else None
+        return server if answer.get("configuration") == folder_id(loaded.config_dir) else None
 
     def call(self, method: str, path: str, **query: Any) -> dict[str, Any]:
         """What an admin route answers. Raises the error that it tells."""
@@ -72,16 +72,12 @@ class RunningServer:
         answer: dict[str, Any] = msgspec.json.decode(response.content)
         return answer
 
-    def reload(self, grace: float) -> dict[str, Any]:
-        """Let it take over what the files say now; what it did."""
-        result: dict[str, Any] = self.call("POST", "reload", grace=grace)["result"]
+    def reload(self, grace: float | None) -> dict[str, Any]:
+        """Let it take over what the files say now; what it did. `grace` None: as long as the server thinks right."""
+        query = {} if grace is None else {"grace": grace}
+        result: dict[str, Any] = self.call("POST", "reload", **query)["result"]
         return result
 
     def test(self, name: str) -> dict[str, Any]:
         """Let it test an instance."""
         return self.call("POST", f"instances/{quote(name, safe='')}/test")
-
-
-def configuration_id(config_dir: Path) -> str:
-    """The text by which a server tells which configuration folder is its own."""
-    return hashlib.sha256(str(config_dir).encode("utf-8", "surrogateescape")).hexdigest()[:16]

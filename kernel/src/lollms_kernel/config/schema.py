@@ -149,7 +149,7 @@ class ApiKeyEntry(Section, frozen=True, kw_only=True):
     ] = None
     hash: Annotated[
         KeyHash | None,
-        Meta(description="`sha256:` and the SHA-256 of the key, as `lollms keys add` writes it."),
+        Meta(description="`sha256:` and the SHA-256 of the key, as `lollms keys add NAME` writes it."),
     ] = None
     requests_per_minute: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | None,

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import inspect as mi
 
 from .encryption import is_encrypted
+from .migrations import VERSION_KEY
 from .places import Place, leaves, put
 from .resolve import MASK, Concealed, shown_reference
 
@@ -94,7 +95,8 @@ def _entries(value: Mapping[Any, Any], kind: mi.Type) -> Iterator[tuple[str, Any
         if name in fields:
             yield name, item, fields[name], False
         else:
-            hidden = isinstance(_bare(others), mi.AnyType) and (suspect or reads_like_a_secret(name))
+            unknown = isinstance(_bare(others), mi.AnyType) and name != VERSION_KEY
+            hidden = unknown and (suspect or reads_like_a_secret(name))
             yield name, item, others, hidden
 
 

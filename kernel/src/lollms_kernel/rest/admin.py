@@ -8,7 +8,6 @@ no key is configured, programs on this machine.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -25,7 +24,7 @@ from ..access import ANYBODY, Grant
 from ..config.exposure import is_loopback
 from ..config.load import load_config
 from ..contracts import Kernel
-from ..drafts import Draft, FileChange
+from ..drafts import Draft, FileChange, folder_id
 from ..errors import (
     BindingUnavailable,
     ConfigError,
@@ -214,7 +213,7 @@ async def list_instances(administration: TheAdministration) -> AdminInstancesAns
     """As their files say; secrets are `***`."""
     found = await asyncio.to_thread(_describe_all, administration)
     return AdminInstancesAnswer(
-        instances=found, configuration=configuration_id(str(administration.kernel.loaded.config_dir))
+        instances=found, configuration=folder_id(administration.kernel.loaded.config_dir)
     )
 
 
@@ -278,11 +277,6 @@ async def probe_instance(administration: TheAdministration, name: FromPath[str])
 async def reload(administration: TheAdministration, grace: Grace = RETIRE_GRACE) -> ChangeAnswer:
     """Only what has changed is touched; if anything is wrong everything stays as it is."""
     return await administration.reload(grace)
-
-
-def configuration_id(config_dir: str) -> str:
-    """A text that tells configuration folders apart without naming them."""
-    return hashlib.sha256(config_dir.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _place(draft: Draft, name: str, asked: InstanceBody) -> None:

@@ -10,6 +10,10 @@ from .settings import Kind
 
 _KINDS: tuple[tuple[Kind | None, re.Pattern[str]], ...] = (
     (None, re.compile(r"moderation|realtime|sora|gpt-live|rerank|(^|[-/])guard")),
+    (
+        None,
+        re.compile(r"^(o\d|gpt-\d[\d.]*)-(pro|codex)|deep-research|computer-use"),
+    ),  # of the Responses API only
     ("embedding", re.compile(r"embed|(^|[-/])(bge|e5|gte|ada-002|all-minilm)\b")),
     ("stt", re.compile(r"whisper|transcribe|parakeet|canary")),
     ("tts", re.compile(r"(^|[-/_])(x?tts|kokoro|piper|orpheus|chatterbox)\b|[-/_]tts")),

@@ -15,7 +15,7 @@ from lollms_kernel.errors import GenerationFailed, InvalidRequest, NotSupported
 from lollms_kernel.types import Chunk, Finished, GenerateRequest, Media, Output, Progress, Usage
 from lollms_kernel.upstream import fetch_images
 
-from .events import Form, encode, open_events
+from .events import File, Form, encode, open_events
 from .formats import image_mime_type, image_type
 from .image_parameters import IMAGE_PARAMETERS, family_of, ignored_for, image_body
 from .parameters import ignored_parameters, ignored_system
@@ -103,9 +103,7 @@ class DalleBinding(ServiceBinding):
         counted = Usage(usage.input_tokens or 0, usage.output_tokens or 0) if usage else None
         yield Finished(usage=counted)
 
-    def _asked_for(
-        self, request: GenerateRequest
-    ) -> tuple[str, dict[str, Any], list[tuple[str, tuple[str, bytes, str]]]]:
+    def _asked_for(self, request: GenerateRequest) -> tuple[str, dict[str, Any], list[File]]:
         """Path, fields and files of the request."""
         kind, model = request.generation_type, str(request.model)
         if kind not in ("tti", "i2i"):

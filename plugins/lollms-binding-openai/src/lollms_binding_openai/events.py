@@ -19,11 +19,15 @@ HEAVY = 1 << 20
 """Bytes of media from which on bodies are made in a thread, to keep the event loop free."""
 
 
+File = tuple[str, tuple[str, bytes, str]]
+"""The name of a field, and name, content and type of the file in it."""
+
+
 class Form(msgspec.Struct, frozen=True):
-    """A body with files: each with the name of its field, and its own name, content and type."""
+    """A body with files."""
 
     fields: dict[str, Any]
-    files: list[tuple[str, tuple[str, bytes, str]]]
+    files: list[File]
 
 
 async def encode(body: dict[str, Any], media_size: int = 0) -> bytes:

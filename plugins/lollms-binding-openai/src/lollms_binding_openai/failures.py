@@ -39,7 +39,7 @@ def _refusal(service: Service, error: APIStatusError, sent: dict[str, Any]) -> L
     if status == 404:
         about_model = error.code == "model_not_found" or error.param == "model" or "model" in _text(error)
         return service.refused(404, model=model if model and about_model else None)
-    if status in (400, 422) and error.param in sent:
+    if status in (400, 422) and isinstance(error.param, str) and error.param in sent:
         return InvalidRequest(
             f"{service} refused the parameter '{error.param}' (HTTP {status}).",
             hint=f"Leave it out or give it another value; it may not suit model '{model}'.",

@@ -54,7 +54,7 @@ class ServiceBinding(Binding):
         self.url = base_url(settings)
         self.official = is_openai(self.url)
         self.service = Service(
-            name="OpenAI" if self.official else "The OpenAI-compatible service",
+            name="OpenAI" if self.official else "OpenAI-compatible service",
             instance=self.name,
             address_setting="base_url",
             key_setting="api_key",

@@ -15,7 +15,7 @@ from .target import instance, open_target, tell
 @click.option(
     "--from",
     "source",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Take over a main file from elsewhere, such as the config.toml of lollms_server 0.2.",
 )

@@ -24,6 +24,7 @@ def remote_figures() -> Iterator[Figure]:
     """All of them, service by service."""
     yield from asyncio.run(ollama())
     yield from asyncio.run(openai())
+    yield from asyncio.run(gemini())
 
 
 async def ollama() -> list[Figure]:
@@ -67,6 +68,42 @@ async def openai() -> list[Figure]:
 
         async with client, _opened(make_binding(OpenAIBinding, {"base_url": fake.base_url})) as binding:
             return await compare("openai", direct, _through(binding, "gpt-4o-mini"))
+
+
+async def gemini() -> list[Figure]:
+    """The Gemini binding against `google.genai.Client`."""
+    from google.genai import Client, types
+
+    from lollms_binding_gemini import GeminiBinding
+    from lollms_kernel.testing.fakes.gemini import FakeGemini
+    from lollms_kernel.testing.fakes.gemini_models import GeminiModel
+
+    with FakeGemini([GeminiModel(name="gemini-2.0-flash", output_token_limit=1_000_000)]) as fake:
+        client = Client(api_key="none", http_options=types.HttpOptions(base_url=fake.url))
+        settings = {"base_url": fake.url, "default_model": "gemini-2.0-flash"}
+        harms = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
+        config = types.GenerateContentConfig(
+            max_output_tokens=1_000_000,
+            safety_settings=[  # as the binding sends them
+                types.SafetySetting(
+                    category=types.HarmCategory(f"HARM_CATEGORY_{harm}"),
+                    threshold=types.HarmBlockThreshold.BLOCK_MEDIUM_AND_ABOVE,
+                )
+                for harm in harms
+            ],
+            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+        )
+
+        async def direct(prompt: str) -> int:
+            answers = await client.aio.models.generate_content_stream(
+                model="gemini-2.0-flash", contents=prompt, config=config
+            )
+            return len([answer async for answer in answers if answer.text])
+
+        async with client.aio, _opened(make_binding(GeminiBinding, settings)) as binding:
+            figures = await compare("gemini", direct, _through(binding, "gemini-2.0-flash"))
+        client.close()
+        return figures
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ ROOMS: list[set[str]] = [
     {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
     {"gpu", "access", "drafts"},
     {"workers"},
+    {"instance"},
     {"instances"},
     {"pipeline"},
     {"kernel"},

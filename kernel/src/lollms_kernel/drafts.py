@@ -19,18 +19,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from .config.atomic import Change, backup_of, replace_files
+from .config.atomic import backup_of
 from .config.changes import differences
 from .config.decode import examine
 from .config.describe import shown
 from .config.faults import Fault, did_you_mean
-from .config.files import read_bytes
 from .config.load import LoadedConfig, check_main, instance_file, load_config
 from .config.migrations import VERSION, VERSION_KEY, upgrade_instance, upgrade_main
 from .config.places import Place, put, value_at
 from .config.resolve import MASK, resolve
 from .config.schema import InstanceName
 from .config.secrets import masked, secret_places
+from .config.snapshot import Snapshot
 from .config.store import NO_KEYS, Document, open_instance, open_main, save_all
 from .contracts import Binding
 from .errors import BindingNotFound, ConfigError
@@ -222,7 +222,7 @@ class Draft:
         # the main file comes last, so that it never names an instance whose file is not there yet
         documents = [*self._instances.values(), self.main]
         paths = [document.path for document in (*documents, *self._removed.values())]
-        before = _Snapshot([*paths, *map(backup_of, paths)])
+        before = Snapshot([*paths, *map(backup_of, paths)])
         self.main.check()  # also where only an instance changes
         save_all([document for document in documents if self._change(document) is not None])
         for document in self._removed.values():
@@ -265,37 +265,9 @@ class Draft:
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
-class _Snapshot:
-    """What files held at a moment, None for those that were not there."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._files = {path: _content(path) for path in paths}
-
-    def restorer(self) -> Callable[[], None]:
-        """Call it now; what it gives brings every file back that is still as it is now."""
-        written = {path: _content(path) for path in self._files}
-
-        def restore() -> None:
-            changed = {path: old for path, old in self._files.items() if old != written[path]}
-            backups = {path for path in changed if path.suffix == ".bak"}
-            lost = {path: old for path, old in changed.items() if old is not None and path not in backups}
-            replace_files([Change(path=path, data=old, before=written[path]) for path, old in lost.items()])
-            for path, old in changed.items():
-                if old is None:
-                    path.unlink(missing_ok=True)
-                elif path in backups:
-                    path.write_bytes(old)
-
-        return restore
-
-
 def folder_id(config_dir: Path) -> str:
     """A text that tells configuration folders apart without naming them."""
     return hashlib.sha256(str(config_dir).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _content(path: Path) -> bytes | None:
-    return read_bytes(path) if os.path.lexists(path) else None
 
 
 def _check_name(name: str) -> None:

@@ -32,10 +32,18 @@ A message says what happened and where; `hint` says what cures it. Neither ever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
+
+_conceal: Callable[[str], str] = str
+
+
+def conceal_with(conceal: Callable[[str], str]) -> None:
+    """Let every text of an error pass through this, so that what knows the secrets can take them out."""
+    global _conceal
+    _conceal = conceal
 
 
 class LollmsError(Exception):
@@ -46,9 +54,9 @@ class LollmsError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _conceal(message)
+        self.hint = None if hint is None else _conceal(hint)
+        super().__init__(self.message)
         self.retry_after = retry_after
         """Seconds after which another try makes sense; transports send it as Retry-After."""
 

@@ -33,7 +33,8 @@ from .errors import (
     PersonalityNotFound,
     ShuttingDown,
 )
-from .instances import Instance, InstanceChanges, Instances
+from .instance import Instance
+from .instances import InstanceChanges, Instances
 from .pipeline import RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest

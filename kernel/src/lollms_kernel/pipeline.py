@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .admission import FairQueue
+from .config.concealment import without_secrets
 from .contracts import Binding, GpuStrategy, Personality
 from .errors import LollmsError, NotSupported, UnsupportedInput, error_from_code
 from .interrupt import Interrupt
@@ -34,7 +35,7 @@ from .types import (
 from .workers.faults import as_lollms_error
 
 if TYPE_CHECKING:
-    from .instances import Instance
+    from .instance import Instance
     from .kernel import LocalKernel
 
 logger = logging.getLogger(__name__)
@@ -202,6 +203,9 @@ class RunningStream:
             chunk = await self._next_or_failed()
         if isinstance(chunk, Finished):
             chunk = self._enriched(chunk)
+        if isinstance(chunk, Failed):  # perhaps in a binding's own words
+            hint = None if chunk.hint is None else without_secrets(chunk.hint)
+            chunk = Failed(chunk.code, without_secrets(chunk.message), hint)
         if isinstance(chunk, Finished | Failed):
             self._outcome = chunk
             await self._resources.aclose()  # whoever waits for the lease need not wait for a slow client

@@ -21,6 +21,7 @@ import uvicorn
 from litestar import Litestar
 
 from . import logs
+from .config.concealment import guard_logs
 from .config.exposure import check_exposure, is_exposed
 from .config.load import LoadedConfig, create_folders, load_config
 from .config.watch import watch
@@ -54,6 +55,7 @@ def run(config_dir: Path, host: str | None, port: int | None, announce: Announce
     loaded = load_config(config_dir)
     main = loaded.main
     logs.configure(main.logging.log_level, main.logging.format)
+    guard_logs()
     host, port = host or main.server.host, main.server.port if port is None else port
     check_exposure(host, main)
     for warning in [*loaded.warnings, *create_folders(loaded)]:

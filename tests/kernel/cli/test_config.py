@@ -180,8 +180,8 @@ def test_set_writes_the_settings_of_an_instance(workplace: Workplace) -> None:
         (("dealy", "1", "--instance", "echo"), "dealy: unknown key; did you mean `delay`?"),
         (("delay", "1", "--instance", "ecko"), 'bindings_map has no instance "ecko"'),
         (
-            ("security.encryption_key", "[s3cr3t]"),
-            "security.encryption_key: is a list, must be text or null.",
+            ("security.allowed_api_keys", "s3cr3t"),
+            "security.allowed_api_keys: is text (not shown), must be a list",
         ),
     ],
 )

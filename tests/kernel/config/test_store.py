@@ -348,6 +348,17 @@ def test_the_difference_is_told_without_secrets(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["x.yaml", "x.toml", "x.json"])
+def test_sections_and_lists_on_the_way_are_made(tmp_path: Path, name: str) -> None:
+    document = read(write(tmp_path, '{"z": 1}' if name == "x.json" else "# z\n", name))
+
+    document.set("a.b[0].c", 1)
+    document.set("a.b[1].c[0]", "x")
+    document.save()
+
+    assert read(tmp_path / name).values["a"] == {"b": [{"c": 1}, {"c": ["x"]}]}
+
+
 def test_a_place_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     write(tmp_path)
     document = open_main(tmp_path, {})

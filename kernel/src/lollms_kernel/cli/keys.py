@@ -103,7 +103,7 @@ def _tell_that_none_is_left(config_dir: Path) -> None:
     from ..config.exposure import is_exposed
     from ..config.load import load_config
 
-    main = load_config(config_dir).main
+    main = load_config(config_dir, lenient=True).main
     if is_exposed(main.server.host, main):
         click.echo(
             "It was the last one: a running server refuses everybody, a stopped one will not start.", err=True

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigError
+from .concealment import remember
 from .contradictions import contradictions
 from .decode import examine
 from .describe import describe, shown
@@ -20,10 +21,11 @@ from .faults import HINT, Fault, config_error
 from .files import read_bytes
 from .formats import find_file, parse_mapping
 from .migrations import Upgraded, upgrade_instance, upgrade_main
-from .places import parse_place, value_at
+from .places import leaves, parse_place, value_at
 from .references import BadReferenceError, expand
-from .resolve import resolve
+from .resolve import MASK, Concealed, Unknown, resolve
 from .schema import MODEL_FOLDERS, MainConfig, ServerConfig
+from .secrets import secret_places
 
 __all__ = [
     "LoadedConfig",
@@ -85,11 +87,14 @@ def resolve_config_dir(option: str | None, environ: Mapping[str, str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(chosen)))
 
 
-def load_config(config_dir: Path, environ: Mapping[str, str] | None = None) -> LoadedConfig:
+def load_config(
+    config_dir: Path, environ: Mapping[str, str] | None = None, *, lenient: bool = False
+) -> LoadedConfig:
     """Read `main_config.*` of a folder; without file or folder everything is default.
 
-    `LOLLMS_HOST` and `LOLLMS_PORT` of `environ` (by default the process's) win over the file. Raises ConfigError
-    with all that is wrong.
+    `LOLLMS_HOST` and `LOLLMS_PORT` of `environ` (by default the process's) win over the file. `lenient` is for who
+    edits and does not serve: values that cannot be resolved in this environment pass. Raises ConfigError with all that
+    is wrong.
     """
     environ = os.environ if environ is None else environ
     folder = Path(os.path.abspath(config_dir))
@@ -99,7 +104,7 @@ def load_config(config_dir: Path, environ: Mapping[str, str] | None = None) -> L
     warnings: tuple[str, ...] = ()
     if file is not None:
         upgraded = upgrade_main(read_values(file, find_keys(None, environ)), str(file))
-        main, warnings = check_main(upgraded, str(file), environ)
+        main, warnings = check_main(upgraded, str(file), environ, lenient=lenient)
     server = _overridden(main.server, environ)
     return LoadedConfig(
         main=msgspec.structs.replace(main, server=server),
@@ -144,7 +149,12 @@ def check_main(
     # Every key has a default, so what is left of a faulty file still makes a configuration to check further.
     main = msgspec.convert(cleaned, MainConfig)
     broken = {str(fault.path[0]) for fault in faults if fault.path}
-    faults += [*unresolved, *contradictions(main, map_is_known="bindings_map" not in broken)]
+    between = contradictions(main, map_is_known="bindings_map" not in broken)
+    # what cannot be known here contradicts nothing
+    unknown = [place for place, value in leaves(values) if isinstance(value, Unknown)]
+    faults += unresolved
+    faults += [f for f in between if not any(place[: len(f.path)] == f.path for place in unknown)]
+    remember([*keys.text.split(","), *(text for _, text in secret_places(cleaned, MainConfig))])
     if faults:
         raise config_error(where, faults, OLD_FILE_HINT if upgraded.older else HINT)
     return main, warnings
@@ -187,6 +197,8 @@ def read_instance(
             faults,
             hint="Set that key or variable where the server starts, or write the value anew.",
         )
+    remember(text for _, text in secret_places(content, settings))
+    remember(value for _, value in leaves(content) if isinstance(value, Concealed) and value.shown == MASK)
     content = with_identity(content, loaded, name, file)
     if upgraded.older and settings is not None:
         for key in content.keys() - {field.encode_name for field in msgspec.structs.fields(settings)}:

@@ -86,7 +86,9 @@ def put(values: dict[str, Any], place: Place, value: Any) -> None:
     for depth, part in enumerate(place[:-1]):
         if isinstance(part, str) and isinstance(holder, dict) and holder.get(part) is None:
             # null stands for an empty section
-            holder[part] = {}
+            holder[part] = empty_for(place[depth + 1])
+        elif isinstance(part, int) and isinstance(holder, list) and part == len(holder):
+            holder.append(empty_for(place[depth + 1]))
         try:
             holder = value_at(holder, (part,))
         except KeyError:
@@ -100,6 +102,11 @@ def put(values: dict[str, Any], place: Place, value: Any) -> None:
         holder[last : last + 1] = [value]
     else:
         raise _in_the_way(place, len(place) - 1)
+
+
+def empty_for(part: str | int) -> dict[str, Any] | list[Any]:
+    """The empty section or list that a part of a place belongs into."""
+    return [] if isinstance(part, int) else {}
 
 
 def drop(values: dict[str, Any], place: Place) -> None:

@@ -65,8 +65,8 @@ personalities_config:
 The extension chooses the format: {_formats()}.
 
 All mean the same and give the same errors; main file and instance files may differ. Two files for the same thing are
-an error. A file may be 1 MiB large and {MAX_DEPTH} levels deep, and each key may be there once. `lollms config convert toml`
-rewrites the main file in another format.
+an error. A file may be 1 MiB large and {MAX_DEPTH} levels deep, and each key may be there once.
+`lollms config convert toml` rewrites the main file in another format.
 
 - TOML has no null: leave the key out where null is its default, elsewhere write `"${{null}}"`.
 - SQLite files have one table, `config(key TEXT PRIMARY KEY, value TEXT NOT NULL)`: a row for each key, named as in

@@ -24,7 +24,7 @@ Kinds = Mapping[str, type[msgspec.Struct]]
 
 def open_all(config_dir: Path, kinds: Kinds, environ: Mapping[str, str] | None = None) -> list[Document]:
     """The main file and every instance file that exist, the main file first. Raises ConfigError."""
-    loaded = load_config(config_dir, environ)
+    loaded = load_config(config_dir, environ, lenient=True)
     main = open_main(loaded.config_dir, environ)
     instances = [
         open_instance(loaded, name, kinds.get(kind), environ)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .files import decoded
-from .places import Place
+from .places import Place, empty_for
 from .plain import HINT, MAX_DEPTH, bounded
 
 NULL = "${null}"
@@ -60,16 +60,11 @@ class TomlEditor:
     def put(self, place: Place, value: Any) -> None:
         """Set the value at a place; sections on the way are created."""
         holder: Any = self._document
-        for part in place[:-1]:
-            if isinstance(part, str) and (part not in holder or holder[part] == NULL):
-                holder[part] = {}
+        for depth, part in enumerate(place[:-1]):
+            if part == len(holder) if isinstance(part, int) else holder.get(part, NULL) == NULL:
+                _set(holder, part, empty_for(place[depth + 1]))
             holder = holder[part]
-        last = place[-1]
-        value = _without_null(value)
-        if isinstance(last, int) and last == len(holder):
-            holder.append(value)
-        else:
-            holder[last] = value
+        _set(holder, place[-1], _without_null(value))
 
     def drop(self, place: Place) -> None:
         """Take the value at a place away."""
@@ -83,6 +78,13 @@ class TomlEditor:
         import tomlkit
 
         return tomlkit.dumps(self._document)
+
+
+def _set(holder: Any, part: str | int, value: Any) -> None:
+    if isinstance(part, int) and part == len(holder):
+        holder.append(value)
+    else:
+        holder[part] = value
 
 
 def _with_null(value: Any) -> Any:

@@ -50,7 +50,9 @@ def upgrade_files(
     config, warnings = check_main(upgraded, str(origin), environ, lenient=True)
     if upgraded.older:
         main.become(_stamped(_without_unknown(upgraded, MainConfig)))
-    loaded = msgspec.structs.replace(load_config(config_dir, environ), main=config, file=main.path)
+    loaded = msgspec.structs.replace(
+        load_config(config_dir, environ, lenient=True), main=config, file=main.path
+    )
     documents, notes = [main], list(warnings)
     for name, kind in config.bindings_map.items():
         document = open_instance(loaded, name, kinds.get(kind), environ)

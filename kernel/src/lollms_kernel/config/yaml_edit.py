@@ -14,7 +14,7 @@ import yaml as old_yaml
 
 from ..errors import ConfigError
 from .files import decoded
-from .places import Place
+from .places import Place, empty_for
 from .plain import HINT
 from .yaml_comments import give_head, give_tail, keys_of, take_tail
 
@@ -49,8 +49,8 @@ class YamlEditor:
         """Set the value at a place; sections on the way are created."""
         holder: Any = self._document
         for depth, part in enumerate(place[:-1]):
-            if isinstance(part, str) and _is_null(holder.get(part)):
-                self._put(holder, place[: depth + 1], {})
+            if part == len(holder) if isinstance(part, int) else _is_null(holder.get(part)):
+                self._put(holder, place[: depth + 1], empty_for(place[depth + 1]))
             holder = holder[part]
         self._put(holder, place, value)
 

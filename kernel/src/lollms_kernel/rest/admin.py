@@ -9,46 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Router, delete, get, post, put
-from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, FromQuery, SkipValidation
 from msgspec import Meta
 
-from ..access import ANYBODY, Grant
-from ..config.exposure import is_loopback
-from ..config.load import load_config
 from ..contracts import Kernel
-from ..drafts import Draft, FileChange, folder_id
+from ..drafts import Draft, folder_id
 from ..errors import (
     BindingUnavailable,
     ConfigError,
-    Forbidden,
     LollmsError,
-    NotSupported,
     Problem,
     ValidationFailed,
 )
-from ..instances import Instance
-from ..kernel import RETIRE_GRACE, LocalKernel, Reloaded
+from ..instance import Instance
+from ..kernel import RETIRE_GRACE
 from ..workers.faults import as_lollms_error
+from .administration import Administration, ChangeAnswer, Connection, check_right
 from .bodies import read_body
 
 AnyRequest = Request[Any, Any, Any]
-Connection = ASGIConnection[Any, Any, Any, Any]
 Kind = Literal["ttt", "tti", "tts", "stt", "ttv", "ttm"]
 
 TEST_TIMEOUT = 60.0
 """Seconds that an instance may take to name its models; a worker starts in that time too."""
 
 MAX_GRACE = 86400.0
-
-_FORWARDING = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 class InstanceBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,14 +77,6 @@ class AdminInstancesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     configuration: Annotated[str, Meta(description="The same text for the same configuration folder.")]
 
 
-class ChangeAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What changes in the files, and what the server did about it."""
-
-    applied: Annotated[bool, Meta(description="False: it was a dry run, nothing has changed.")]
-    diff: list[FileChange]
-    result: Annotated[Reloaded | None, Meta(description="Null for a dry run.")] = None
-
-
 class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Whether an instance works."""
 
@@ -103,61 +86,6 @@ class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     models: Annotated[int | None, Meta(description="How many models it names.")] = None
     error: str | None = None
     hint: str | None = None
-
-
-class Administration:
-    """Changes of one kernel's instances, one after the other."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._turn = asyncio.Lock()
-
-    @property
-    def kernel(self) -> LocalKernel:
-        """The kernel. Raises NotSupported for one whose instances are not configured here."""
-        if not isinstance(self._kernel, LocalKernel):
-            raise NotSupported("The instances of this server are not configured here.")
-        return self._kernel
-
-    def draft(self) -> Draft:
-        """A draft of the kernel's configuration."""
-        loaded = self.kernel.loaded
-        return Draft(loaded.config_dir, self.kernel.binding_types)
-
-    async def change(
-        self, plan: Callable[[Draft], None], *, dry_run: bool = False, grace: float = RETIRE_GRACE
-    ) -> ChangeAnswer:
-        """Plan, check, write and take over; or plan and check alone. Whatever is raised, nothing has changed."""
-        async with self._turn:
-            draft = await asyncio.to_thread(self._planned, plan)
-            diff = draft.diff()
-            if dry_run:
-                return ChangeAnswer(applied=False, diff=diff)
-            take_back = await asyncio.to_thread(draft.write)
-            try:
-                result = await self._reload(grace)
-            except BaseException:
-                await asyncio.shield(asyncio.to_thread(take_back))
-                raise
-            return ChangeAnswer(applied=True, diff=diff, result=result)
-
-    async def reload(self, grace: float) -> ChangeAnswer:
-        """Take over what the files say now."""
-        async with self._turn:
-            return ChangeAnswer(applied=True, diff=[], result=await self._reload(grace))
-
-    def _planned(self, plan: Callable[[Draft], None]) -> Draft:
-        draft = self.draft()
-        plan(draft)
-        draft.check()
-        return draft
-
-    async def _reload(self, grace: float) -> Reloaded:
-        try:
-            loaded = await asyncio.to_thread(load_config, self.kernel.loaded.config_dir)
-            return await self.kernel.reload(loaded, grace)
-        except ConfigError as error:
-            raise ValidationFailed([Problem("value_error", ("configuration",), error.detail)]) from None
 
 
 TheAdministration = NamedDependency[SkipValidation[Administration]]
@@ -181,31 +109,6 @@ def router(kernel: Kernel) -> Router:
         guards=[guard],
         dependencies={"administration": Provide(provide, sync_to_thread=False)},
     )
-
-
-def check_right(connection: Connection) -> None:
-    """Raise Forbidden unless the client may change the server; the gate has checked its key."""
-    grant: Grant = connection.scope.get("state", {}).get("grant", ANYBODY)
-    if grant.tenant:
-        if grant.bindings is not None or grant.personalities is not None:
-            raise Forbidden(
-                "This API key may not administer the server.",
-                hint="Use one that is not limited to some bindings or personalities.",
-            )
-        return
-    client = connection.client.host if connection.client else ""
-    headers = connection.headers
-    if not is_loopback(client) or any(name in headers for name in _FORWARDING) or _from_a_page(connection):
-        raise Forbidden(
-            "Without an API key only programs on the server's own machine may administer it.",
-            hint="Add a key to security.allowed_api_keys and send it as X-API-Key.",
-        )
-
-
-def _from_a_page(connection: Connection) -> bool:
-    """Whether a web page of another origin asks, which the gate allows for ordinary requests."""
-    origin = connection.headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != connection.headers.get("host", "")
 
 
 @get("/instances", summary="List instances with what is configured", tags=["Administration"])

@@ -7,7 +7,9 @@ piece ahead, so that every piece of an answer would come late.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -115,8 +117,9 @@ class Generativeai:
         answers = await self._threads.run(
             line,
             lambda: _translated(
-                lambda: iter(self._content.stream_generate_content(request, **self._limits)), call.model
+                lambda: self._content.stream_generate_content(request, **self._limits), call.model
             ),
+            give_up=lambda answers: answers.cancel(),
         )
         return _Stream(self._threads, line, answers)
 
@@ -135,33 +138,43 @@ class Generativeai:
         return [list(vector.values) for vector in answer.embeddings]
 
     async def _ask(self, call: Callable[[], T], model: str | None = None) -> T:
-        return await self._threads.whole(lambda: _translated(call, model))
+        return await self._threads.run(Line(), lambda: _translated(call, model))
 
 
 class _Stream:
     """The pieces of one answer; closing it cuts the connection."""
 
-    def __init__(self, threads: Threads, line: Line, answers: Iterator[Any]) -> None:
+    def __init__(self, threads: Threads, line: Line, answers: Any) -> None:
         self._threads = threads
         self._line = line
         self._answers = answers
+        self._reading = threading.Lock()
         self._ended = False
 
     def __aiter__(self) -> _Stream:
         return self
 
     async def __anext__(self) -> Piece:
-        answer = await self._threads.run(self._line, lambda: _translated(lambda: next(self._answers, None)))
+        answer = await self._threads.run(self._line, self._next)
         if answer is None:
             self._ended = True
-            self._line.release()
             raise StopAsyncIteration
         return _piece(answer)
 
+    def _next(self) -> Any:
+        with self._reading:
+            return _translated(lambda: next(self._answers, None))
+
     async def aclose(self) -> None:
-        """Cut the connection, unless the answer is complete."""
+        """Cut the connection, unless the answer is complete and the connection may serve others."""
         if not self._ended:
             self._line.cut()
+            with suppress(RuntimeError):  # the binding was closed meanwhile: there are no threads any more
+                await self._threads.run(Line(), self._give_up)
+
+    def _give_up(self) -> None:
+        with self._reading:
+            self._answers.cancel()
 
 
 def _translated(call: Callable[[], T], model: str | None = None) -> T:

@@ -49,11 +49,6 @@ class Line:
                 with suppress(OSError):  # the other end may have gone already
                     self._socket.shutdown(socket.SHUT_RDWR)
 
-    def release(self) -> None:
-        """The call is over and its connection may serve another one."""
-        with self._lock:
-            self._socket = None
-
 
 class Threads:
     """Runs the calls of one instance."""
@@ -61,8 +56,10 @@ class Threads:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="generativeai")
 
-    async def run(self, line: Line, call: Callable[[], T]) -> T:
-        """What the call gives; being cancelled cuts its line."""
+    async def run(
+        self, line: Line, call: Callable[[], T], *, give_up: Callable[[T], None] | None = None
+    ) -> T:
+        """What the call gives. Being cancelled cuts its line; what it gives nevertheless is handed to `give_up`."""
 
         def work() -> T:
             _here.line = line
@@ -71,27 +68,21 @@ class Threads:
             finally:
                 _here.line = None
 
+        def forget(future: asyncio.Future[T]) -> None:
+            if not future.cancelled() and future.exception() is None and give_up is not None:
+                give_up(future.result())
+
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             line.cut()
-            future.add_done_callback(_forget)
+            future.add_done_callback(forget)
             raise
-
-    async def whole(self, call: Callable[[], T]) -> T:
-        """The same for a call that leaves no connection open."""
-        return await self.run(Line(), call)
 
     def close(self) -> None:
         """Take no more calls; those that run end with their lines."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _forget(future: asyncio.Future[Any]) -> None:
-    """Look at how a call ended that nobody waits for, so that asyncio does not complain."""
-    if not future.cancelled():
-        future.exception()
 
 
 # --- connections that tell their line of their socket ---------------------------------------------------------------

@@ -24,7 +24,7 @@ def open_target(config_dir: Path, name: str | None) -> Document:
         return open_main(config_dir)
     from ..opening import binding_settings
 
-    loaded = load_config(config_dir)
+    loaded = load_config(config_dir, lenient=True)
     return open_instance(loaded, name, binding_settings().get(loaded.main.bindings_map.get(name, "")))
 
 

@@ -91,7 +91,9 @@ async def test_nothing_to_answer_is_refused_before_the_service_is_asked(
     assert fake.requests_to(":stream") == []
 
 
-async def test_the_safety_settings_of_the_instance_are_sent(opened: Opened, ask: Ask, fake: FakeGemini) -> None:
+async def test_the_safety_settings_of_the_instance_are_sent(
+    opened: Opened, ask: Ask, fake: FakeGemini
+) -> None:
     await ask(await opened(safety_setting_harassment="BLOCK_NONE"))
 
     settings = {item["category"]: item["threshold"] for item in sent(fake)["safetySettings"]}
@@ -174,9 +176,7 @@ async def test_words_stream_as_they_come_with_usage_at_the_end(binding: GeminiBi
     chunks = await ask(binding, "one two three")
 
     assert chunks[:-1] == [TextDelta("one"), TextDelta(" two"), TextDelta(" three")]
-    assert chunks[-1] == Finished(
-        reason="stop", usage=Usage(3, 3), metadata={"model": "gemini-2.5-flash"}
-    )
+    assert chunks[-1] == Finished(reason="stop", usage=Usage(3, 3), metadata={"model": "gemini-2.5-flash"})
 
 
 async def test_thoughts_are_told_apart_and_counted(
@@ -222,7 +222,10 @@ async def test_an_answer_that_is_too_long_ends_with_length(binding: GeminiBindin
 async def test_functions_are_described_and_calls_come_back(
     binding: GeminiBinding, ask: Ask, fake: FakeGemini
 ) -> None:
-    calls = ({"name": "weather", "args": {"city": "Oslo", "days": 2}}, {"name": "weather", "args": {}, "id": "x1"})
+    calls = (
+        {"name": "weather", "args": {"city": "Oslo", "days": 2}},
+        {"name": "weather", "args": {}, "id": "x1"},
+    )
     fake.answer = lambda _: GeminiAnswer(calls=calls)
     chunks = await ask(
         binding,
@@ -250,7 +253,12 @@ async def test_results_of_functions_follow_the_calls_that_the_client_sends_back(
 ) -> None:
     """Gemini 3 refuses a call without its signature, which no client of ours keeps."""
     said = '{"tool_calls": [{"id": "1", "name": "weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}]}'
-    turns = (Message("user", "?"), Message("assistant", said), Message("tool", "rain"), Message("tool", "wind"))
+    turns = (
+        Message("user", "?"),
+        Message("assistant", said),
+        Message("tool", "rain"),
+        Message("tool", "wind"),
+    )
     await ask(binding, model=model, messages=turns, functions=(WEATHER,))
 
     _, asked, answered = sent(fake)["contents"]
@@ -324,7 +332,9 @@ async def test_tokens_are_counted_by_the_service(binding: GeminiBinding) -> None
     assert await binding.count_tokens("", "gemini-2.0-flash") == 0
 
 
-async def test_vectors_come_in_batches_that_the_service_takes(binding: GeminiBinding, fake: FakeGemini) -> None:
+async def test_vectors_come_in_batches_that_the_service_takes(
+    binding: GeminiBinding, fake: FakeGemini
+) -> None:
     texts = [f"text {number}" for number in range(150)]
     vectors = await binding.embed(texts, None)
 

@@ -95,7 +95,15 @@ def settings(**fields: str) -> GeminiSettings:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:swordfish@host:1", "ftp://host", "http://host:x", "http://[", "host", "http://h/?key=swordfish"]
+    "url",
+    [
+        "http://user:swordfish@host:1",
+        "ftp://host",
+        "http://host:x",
+        "http://[",
+        "host",
+        "http://h/?key=swordfish",
+    ],
 )
 def test_an_address_that_is_none_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(ConfigError, match="`base_url`") as raised:
@@ -104,7 +112,10 @@ def test_an_address_that_is_none_is_refused_without_being_repeated(url: str) -> 
 
 
 def test_an_address_may_have_a_path_and_the_version() -> None:
-    assert base_url(settings(base_url="https://gateway.example/gemini/v1beta/")) == "https://gateway.example/gemini"
+    assert (
+        base_url(settings(base_url="https://gateway.example/gemini/v1beta/"))
+        == "https://gateway.example/gemini"
+    )
 
 
 def test_the_key_of_the_environment_goes_to_google_and_to_nobody_else() -> None:
@@ -116,7 +127,9 @@ def test_the_key_of_the_environment_goes_to_google_and_to_nobody_else() -> None:
     assert api_key(settings(base_url="http://generativelanguage.googleapis.com"), environment) is None
 
 
-async def test_without_a_key_for_google_it_does_not_open_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_key_for_google_it_does_not_open_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
 
     with pytest.raises(BindingUnavailable, match="no key") as raised:

@@ -68,7 +68,9 @@ async def test_imagen_makes_as_many_as_asked(painter: GeminiImageBinding, ask: A
     assert chunks[-1] == Finished(metadata={"model": IMAGEN})
 
 
-async def test_the_settings_hold_where_a_request_says_nothing(opened: Opened, ask: Ask, fake: FakeGemini) -> None:
+async def test_the_settings_hold_where_a_request_says_nothing(
+    opened: Opened, ask: Ask, fake: FakeGemini
+) -> None:
     painter = await opened(
         GeminiImageBinding,
         default_number_of_images=2,

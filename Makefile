@@ -40,6 +40,7 @@ bench:
 docs:
 	@sh tools/install.sh lint
 	$(BIN)/python -m lollms_kernel.config.reference > docs/configuration.md
+	$(BIN)/python -m lollms_kernel.config.json_schema > docs/schema/main_config.schema.json
 	$(BIN)/python -m lollms_kernel.cli.reference > docs/cli.md
 
 clean:

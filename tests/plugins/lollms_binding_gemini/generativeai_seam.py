@@ -4,9 +4,10 @@ that has the library, and runs this file there."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import pytest
@@ -244,6 +245,26 @@ async def test_nobody_there() -> None:
     with pytest.raises(BindingUnavailable, match="cannot be reached"):
         await binding.list_models()
     await binding.close()
+
+
+async def test_a_connection_that_does_not_come_about_ends_at_its_limit() -> None:
+    """Somebody listens and never takes anybody in: further requests to connect get no answer at all."""
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            caller = waiting.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        binding = make_binding(
+            GeminiBinding, {"base_url": url, "connect_timeout": 0.3, "max_retries": 0, **OLD}
+        )
+        await binding.open()
+        async with asyncio.timeout(20):
+            with pytest.raises(BindingUnavailable, match="cannot be reached"):
+                await binding.list_models()
+        await binding.close()
 
 
 async def test_the_key_of_each_instance_is_its_own_and_nowhere_shown(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -159,5 +161,15 @@ async def test_a_library_that_is_not_installed_is_named_with_its_cure() -> None:
 
     with pytest.raises(BindingUnavailable, match="google-generativeai is not installed") as raised:
         await binding.open()
-    assert "lollms-binding-gemini[generativeai]" in str(raised.value.hint)
+    assert "google-generativeai==0.8.6" in str(raised.value.hint)
     assert GeminiBinding.unavailable_reason() is None
+
+
+def test_importing_the_package_imports_no_library_of_the_vendor() -> None:
+    vendor = "{'google.genai', 'google.auth', 'httpx2', 'pydantic', 'requests'}"
+    code = f"import sys, lollms_binding_gemini; print({vendor} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.strip() == "set()"

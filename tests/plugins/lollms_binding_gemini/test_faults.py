@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -230,6 +233,24 @@ async def test_nobody_there() -> None:
 
     assert "`base_url`" in str(raised.value.hint)
     assert "127.0.0.1" not in raised.value.detail
+
+
+async def test_a_connection_that_does_not_come_about_ends_at_its_limit() -> None:
+    """Somebody listens and never takes anybody in: further requests to connect get no answer at all."""
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            caller = waiting.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        binding = make_binding(GeminiBinding, {"base_url": url, "connect_timeout": 0.3, "max_retries": 0})
+        await binding.open()
+        async with asyncio.timeout(20):
+            with pytest.raises(BindingUnavailable, match="cannot be reached"):
+                await binding.list_models()
+        await binding.close()
 
 
 async def test_the_fake_refuses_what_the_real_service_refuses(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from lollms_binding_gemini.proto_schema import simplified
 
@@ -70,7 +71,13 @@ def test_given_json_schemas_then_the_simpler_form_says_whether_it_is_complete() 
         },
         True,
     )
-    lossy = ({"anyOf": [{"type": "string"}]}, {"type": ["string", "integer"]}, {"enum": [1]}, "no schema", {})
+    lossy: tuple[Any, ...] = (
+        {"anyOf": [{"type": "string"}]},
+        {"type": ["string", "integer"]},
+        {"enum": [1]},
+        "no schema",
+        {},
+    )
     assert [simplified(schema)[1] for schema in lossy] == [False] * 5
 
 

@@ -50,6 +50,8 @@ def carry_out(
     if server is None:
         click.echo("Written. No server runs with this configuration: it counts at the next start.", err=True)
         _warn(config_dir, instances)
+        place = "" if config_dir == Path.cwd() / "lollms_configs" else f" --config-dir {config_dir}"
+        click.echo(f"Start it: lollms serve{place}", err=True)
         return True
     try:
         result = server.reload(grace)

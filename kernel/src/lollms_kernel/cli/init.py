@@ -185,8 +185,9 @@ class _Setup:
             before_writing=lambda: _tell_key(key if where == "environment" else None),
             instances=[part.name for part in answers.preset.parts] if answers.preset else [],
         )
-        if done:
-            self._tell_what_next()
+        if done and self._api_key is not None:
+            click.echo(self._api_key)
+            click.echo("This is the API key; it is not shown again. Clients send it as X-API-Key.", err=True)
 
     def _tell_about(self, preset: Preset) -> None:
         for note in preset.notes:
@@ -197,13 +198,6 @@ class _Setup:
 
                 package = PACKAGES[part.type]
                 _say(f"{part.name} needs a package that is not installed: pip install {package}", "bad")
-
-    def _tell_what_next(self) -> None:
-        if self._api_key is not None:
-            click.echo(self._api_key)
-            click.echo("This is the API key; it is not shown again. Clients send it as X-API-Key.", err=True)
-        place = "" if self.config_dir == Path.cwd() / "lollms_configs" else f" --config-dir {self.config_dir}"
-        click.echo(f"Start it: lollms serve{place}", err=True)
 
 
 def _agreed() -> bool:

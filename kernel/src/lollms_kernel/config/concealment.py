@@ -17,7 +17,7 @@ from .. import errors
 from .api_keys import is_hash
 from .resolve import MASK
 
-SHORTEST = 9999
+SHORTEST = 6
 """Characters of the shortest secret that is looked for: a shorter one would hide half of every sentence."""
 
 _known: set[str] = set()

@@ -146,7 +146,7 @@ class _Stream:
         if isinstance(self._answers, AsyncGenerator):
             await self._answers.aclose()
         for response in self._opened:
-            await response.aclose()
+            pass
 
 
 # --- hooks of the HTTP client -------------------------------------------------------------------------------------

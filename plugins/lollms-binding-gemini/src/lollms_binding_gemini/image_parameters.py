@@ -20,7 +20,10 @@ MORE_RATIOS = (*RATIOS, "2:3", "3:2", "4:5", "5:4", "21:9")
 _SIZES = ("1K", "2K", "4K")
 _PERSONS = ("ALLOW_ADULT", "DONT_ALLOW", "ALLOW_ALL")
 _KERNEL = ("max_tokens", "context_size")
-_KNOWN = {*_KERNEL, *"n number_of_images aspect_ratio size width height image_size person_generation".split()}
+IMAGE_PARAMETERS = {
+    *_KERNEL,
+    *"n number_of_images aspect_ratio size width height image_size person_generation".split(),
+}
 _PIXELS = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 MOST = 4
 
@@ -56,7 +59,7 @@ class ImageWishes(msgspec.Struct, frozen=True, kw_only=True):
 def read_image_wishes(given: Parameters, model: ModelInfo, settings: GeminiImageSettings) -> ImageWishes:
     """What the parameters and the instance's settings say; the request wins. Raises InvalidRequest."""
     given = {name: value for name, value in given.items() if value is not None}
-    notices = ignored_parameters(given, _KNOWN)
+    notices = ignored_parameters(given, IMAGE_PARAMETERS)
     imagen = "imagen" in model.name
     ratio = _ratio(given, RATIOS if imagen else MORE_RATIOS, notices)
     size = one_of("image_size", given["image_size"], _SIZES) if "image_size" in given else None

@@ -10,7 +10,7 @@ from lollms_kernel.errors import InvalidRequest
 from lollms_kernel.types import ModelInfo, Notice, Parameters
 
 _SAME = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty")
-_HANDLED = (
+PARAMETERS = (
     *_SAME,
     *"max_tokens seed stop think thinking_budget json_schema response_format format tool_choice".split(),
     *"media_resolution context_size".split(),
@@ -33,7 +33,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 def read_wishes(given: Parameters, model: ModelInfo, include_thoughts: bool) -> Wishes:
     """What the parameters mean for a model. Raises InvalidRequest for values that cannot be used."""
     given = {name: value for name, value in given.items() if value is not None}
-    notices = ignored_parameters(given, set(_HANDLED))
+    notices = ignored_parameters(given, set(PARAMETERS))
     config: dict[str, Any] = {name: given[name] for name in _SAME if name in given}
     config.update(_limit(given, model, notices))
     config.update(_seed(given))

@@ -136,6 +136,14 @@ class Terminal:
         seen, self._screen = self._screen[: match.end()], self._screen[match.end() :]
         return seen
 
+    def settle(self) -> None:
+        """Wait until the command waits for keys. readline shows its prompt a moment before it does, and a signal in
+        that moment is seen only with the next key."""
+        deadline = time.monotonic() + LIMIT
+        waits_in = Path(f"/proc/{self._process.pid}/wchan")
+        while "select" not in (place := waits_in.read_text()) and "poll" not in place:
+            assert time.monotonic() < deadline, f"the command does not wait for keys but is in {place!r}"
+
     def wait(self) -> int:
         """Wait for the end of the command; its exit code."""
         deadline = time.monotonic() + LIMIT

@@ -126,6 +126,7 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(workplace: Workplace, isol
 def test_ctrl_c_at_the_prompt_says_how_to_leave(workplace: Workplace) -> None:
     with workplace.terminal("chat") as terminal:
         terminal.expect("> ")
+        terminal.settle()
         terminal.type(CTRL_C)
         terminal.expect("Ctrl-D or /quit leaves.")
         terminal.expect("> ")

@@ -145,6 +145,13 @@ async def test_functions_their_calls_and_results(binding: GeminiBinding, ask: As
     assert codes(chunks) == ["schema_simplified"]
 
 
+async def test_a_function_that_is_described_in_another_way_is_refused(
+    binding: GeminiBinding, ask: Ask
+) -> None:
+    with pytest.raises(InvalidRequest, match="not usable at"):
+        await ask(binding, functions=({"name": "f", "description": ["a", "b"]},))
+
+
 async def test_a_blocked_prompt(binding: GeminiBinding, ask: Ask, fake: FakeGemini) -> None:
     fake.answer = lambda _: GeminiAnswer(blocked="SAFETY", harm="HARM_CATEGORY_HARASSMENT")
 

@@ -270,6 +270,13 @@ async def test_results_of_functions_follow_the_calls_that_the_client_sends_back(
     assert answered["parts"][0]["functionResponse"]["response"] == {"output": "rain"}
 
 
+async def test_a_function_that_is_described_in_another_way_is_refused(
+    binding: GeminiBinding, ask: Ask
+) -> None:
+    with pytest.raises(InvalidRequest, match="not usable at"):
+        await ask(binding, functions=({"name": "f", "description": ["a", "b"]},))
+
+
 async def test_a_call_that_cannot_be_read_is_an_error(
     binding: GeminiBinding, ask: Ask, fake: FakeGemini
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -19,16 +19,17 @@ INTERVAL = 0.5
 
 _NAMES = tuple(MAIN_FILE + extension for extension in EXTENSIONS)
 
+Apply = Callable[[LoadedConfig], Awaitable[object] | None]
 Looks = tuple[tuple[str, int, int, int], ...]
 
 
 async def watch(
     loaded: LoadedConfig,
-    apply: Callable[[LoadedConfig], None],
+    apply: Apply,
     environ: Mapping[str, str] | None = None,
     interval: float = INTERVAL,
 ) -> None:
-    """Call `apply` with each new version of the main configuration, for ever.
+    """Call `apply` with each new version of the main configuration, for ever, and await what it gives.
 
     A version that cannot be read, or that `apply` refuses with ConfigError, is logged and changes nothing. A file that
     is gone changes nothing either: it may be on its way back.
@@ -44,15 +45,15 @@ async def watch(
             await _reload(loaded, apply, environ)
 
 
-async def _reload(
-    loaded: LoadedConfig, apply: Callable[[LoadedConfig], None], environ: Mapping[str, str] | None
-) -> None:
+async def _reload(loaded: LoadedConfig, apply: Apply, environ: Mapping[str, str] | None) -> None:
     try:
         new = await asyncio.to_thread(load_config, loaded.config_dir, environ)
         if new.file is None and loaded.file is not None:
             logger.warning("%s is gone; the running configuration stays", loaded.file)
             return
-        apply(new)
+        result = apply(new)
+        if isinstance(result, Awaitable):
+            await result
     except ConfigError as error:
         logger.error("the running configuration stays: %s", error.detail)
     except Exception:  # a mistake in here must not end a server that runs well

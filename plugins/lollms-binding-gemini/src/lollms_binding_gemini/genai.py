@@ -12,12 +12,13 @@ from typing import Any
 import httpx2
 from google import genai
 from google.genai import errors, types
+from pydantic import ValidationError
 
 from lollms_kernel.types import Notice
 from lollms_kernel.upstream import on_this_machine
 
 from .address import API_VERSION
-from .sdk import Call, Counts, FunctionCall, Part, Piece, Refused, RemoteModel
+from .sdk import Call, Counts, FunctionCall, Part, Piece, Refused, RemoteModel, unusable
 from .settings import ServiceSettings
 
 MAX_ERROR = 65_536
@@ -85,8 +86,13 @@ class Genai:
     async def stream(self, call: Call) -> AsyncIterator[Piece]:
         """The answer as it comes."""
         contents: Any = call.contents
+        try:
+            config = _config(call)
+        except ValidationError as error:
+            place = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise unusable(place) from None
         pieces = await self._models.generate_content_stream(
-            model=call.model, contents=contents, config=_config(call)
+            model=call.model, contents=contents, config=config
         )
         return _Stream(pieces)
 
@@ -146,7 +152,7 @@ class _Stream:
         if isinstance(self._answers, AsyncGenerator):
             await self._answers.aclose()
         for response in self._opened:
-            pass
+            await response.aclose()
 
 
 # --- hooks of the HTTP client -------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from lollms_kernel.types import Notice
 from lollms_kernel.upstream import on_this_machine
 
 from .proto_schema import simplified
-from .sdk import Call, Counts, FunctionCall, Part, Piece, Refused, RemoteModel
+from .sdk import Call, Counts, FunctionCall, Part, Piece, Refused, RemoteModel, unusable
 from .settings import ServiceSettings
 from .threads import Line, LineAdapter, Threads
 
@@ -113,7 +113,10 @@ class Generativeai:
 
     async def stream(self, call: Call) -> AsyncIterator[Piece]:
         """The answer as it comes."""
-        request, line = _request(call), Line()
+        try:
+            request, line = _request(call), Line()
+        except (TypeError, ValueError, AttributeError):  # what its messages say of values of other types
+            raise unusable("functions") from None
         answers = await self._threads.run(
             line,
             lambda: _translated(
@@ -192,10 +195,8 @@ def _translated(call: Callable[[], T], model: str | None = None) -> T:
         raise Refused(302, None) from None
     except requests.ConnectionError as error:
         reason = getattr(error.args[0] if error.args else None, "reason", None)
-        if isinstance(reason, NewConnectionError):
+        if isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):
             raise ConnectionRefusedError from None
-        if isinstance(error, requests.Timeout):
-            raise TimeoutError from None
         raise ConnectionError from None
     except requests.Timeout:
         raise TimeoutError from None

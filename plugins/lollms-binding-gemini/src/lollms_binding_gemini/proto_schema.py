@@ -22,7 +22,7 @@ def simplified(schema: Any, depth: int = 0) -> tuple[dict[str, Any], bool]:
             result[name] = value
         elif name in _NUMBERS:
             result[_NUMBERS[name]] = value
-        elif name == "enum":
+        elif name == "enum" and isinstance(value, list):
             result["enum"] = [str(item) for item in value]
             whole = whole and all(isinstance(item, str) for item in value)
         elif name == "items":

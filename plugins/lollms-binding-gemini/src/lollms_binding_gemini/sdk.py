@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lollms_kernel.errors import InvalidRequest, LollmsError
 from lollms_kernel.types import Notice
 
 
@@ -96,6 +97,14 @@ class Refused(Exception):
         error = body[0] if isinstance(body, list) and body else body
         error = error.get("error", error) if isinstance(error, dict) else {}
         self.error: dict[str, Any] = error if isinstance(error, dict) else {}
+
+
+def unusable(place: str) -> LollmsError:
+    """The error for a function or a schema that the protocol has no place for."""
+    return InvalidRequest(
+        f"A function or schema of the request is not usable at '{place}'.",
+        hint="Give each function a name, a description and parameters (a JSON schema of type object).",
+    )
 
 
 class Sdk(Protocol):

@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Sdk)
 
 _CURES: dict[Library, str] = {
     "google-genai": "Run `pip install 'google-genai>=3,<4'` in the server's environment.",
-    "google-generativeai": "Run `pip install 'google-generativeai==0.8.6'` in an environment of the server's own: see the README.",
+    "google-generativeai": "Run `pip install 'google-generativeai==0.8.6'` in an environment of its own.",
 }
 
 

@@ -44,7 +44,17 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 ENGINES = {"diffusers", "llama_cpp", "ollama", "onnxruntime", "torch", "transformers"}
 
-PROMISED = {"errors", "types", "contracts", "hookspecs", "config", "thoughts", "parameters", "testing", "upstream"}
+PROMISED = {
+    "errors",
+    "types",
+    "contracts",
+    "hookspecs",
+    "config",
+    "thoughts",
+    "parameters",
+    "testing",
+    "upstream",
+}
 """What plugins may use of the kernel."""
 
 

@@ -118,6 +118,8 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(workplace: Workplace, isol
         terminal.expect("from now on")
         terminal.type("still here\n")
         terminal.expect("still here\r\n.*still here\r\n")
+        terminal.expect("> ")
+        terminal.settle()
         terminal.type(CTRL_D)
 
         assert terminal.wait() == 0
@@ -184,6 +186,8 @@ def test_ctrl_c_stops_the_work_on_the_server(server: ServerProcess, workplace: W
         while "cancelled" not in server.log():
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.05)
+        terminal.expect("> ")
+        terminal.settle()
         terminal.type(CTRL_D)
 
         assert terminal.wait() == 0

@@ -47,7 +47,12 @@ SECRET = "sk-very-secret"
             ModelLoadFailed,
             "smaller",
         ),
-        (500, "unable to load model: /root/.ollama/blobs/sha256-1", ModelLoadFailed, "log"),
+        (
+            500,
+            "unable to load model: /usr/share/ollama/.ollama/models/blobs/sha256-1",
+            ModelLoadFailed,
+            "log",
+        ),
         (400, '"all-minilm" does not support chat', NotSupported, "embeddings"),
         (400, '"llama3.2" does not support thinking', InvalidRequest, "`think`"),
         (400, "invalid options: num_gpu", InvalidRequest, "suit"),

@@ -10,7 +10,7 @@ import hmac
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import msgspec
@@ -39,14 +39,30 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 ANYBODY = Grant()
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Acting(msgspec.Struct, frozen=True):
     """On whose behalf the current task works, and whether the request that it works for was counted."""
 
     grant: Grant
     counted: bool
 
 
-_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+class KeyHolder:
+    """The `contracts.Caller` of a connection that sends messages of its own, each counted by itself."""
+
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant
+
+    @property
+    def tenant(self) -> str:
+        """See `contracts.Caller.tenant`."""
+        return self._grant.tenant
+
+    def acting(self) -> AbstractContextManager[None]:
+        """See `contracts.Caller.acting`."""
+        return calling(self._grant, counted=False)
+
+
+_caller: ContextVar[Acting | None] = ContextVar("caller", default=None)
 
 
 class Access:
@@ -165,7 +181,7 @@ class Access:
 @contextmanager
 def calling(grant: Grant, *, counted: bool) -> Iterator[None]:
     """Work on behalf of a key's holder inside."""
-    token = _caller.set(Caller(grant, counted))
+    token = _caller.set(Acting(grant, counted))
     try:
         yield
     finally:

@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from .errors import LollmsError
-from .types import Chunk, Event, GenerateRequest, GpuNeed, ModelInfo, Parameters
+from .types import (
+    Chunk,
+    Embedding,
+    EmbeddingOptions,
+    Event,
+    GenerateRequest,
+    GpuNeed,
+    Message,
+    ModelInfo,
+    Parameters,
+    Ranking,
+    TemplateOptions,
+)
 
 if TYPE_CHECKING:
     from .config.schema import MainConfig
@@ -175,6 +187,69 @@ class Embeds(Protocol):
         """One vector for each text."""
 
 
+@runtime_checkable
+class EmbedsInputs(Protocol):
+    """A binding that embeds texts, token ids and mixtures of both, pooled or token by token."""
+
+    async def embed_inputs(
+        self, inputs: list[list[int | str]], model: str | None, options: EmbeddingOptions
+    ) -> list[Embedding]:
+        """The embedding of each input, which is a sequence of texts and token ids."""
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """A binding that scores documents against a query."""
+
+    async def rerank(self, query: str, documents: list[str], model: str | None, tenant: str) -> Ranking:
+        """One score for each document; larger is better."""
+
+
+@runtime_checkable
+class AppliesTemplate(Protocol):
+    """A binding that shows the prompt which its model's chat template makes of a conversation."""
+
+    async def apply_template(
+        self, messages: list[Message], model: str | None, options: TemplateOptions
+    ) -> str:
+        """The prompt. Raises InvalidRequest where the template refuses the turns."""
+
+
+@runtime_checkable
+class HasSlots(Protocol):
+    """A binding that works on several requests at once in slots whose state can be looked at, saved and restored."""
+
+    async def slots(self, model: str | None) -> list[dict[str, Any]]:
+        """Each slot as llama-server's `/slots` shows it, in the order of their ids."""
+
+    async def slot_action(
+        self, slot: int, action: str, filename: str | None, model: str | None, tenant: str
+    ) -> dict[str, Any]:
+        """`save`, `restore` or `erase` one slot, as `/slots/{id}?action=…` answers. Waits while the slot is busy."""
+
+
+@runtime_checkable
+class HasAdapters(Protocol):
+    """A binding with LoRA adapters whose weight can be changed while it runs."""
+
+    async def adapters(self, model: str | None) -> list[dict[str, Any]]:
+        """`{"id", "path", "scale", …}` for each; `path` is a file name, never where it lies."""
+
+    async def set_adapters(self, scales: list[tuple[int, float]], model: str | None) -> None:
+        """The scale of each adapter by id for requests that say nothing; those left out get 0."""
+
+
+@runtime_checkable
+class HasEngine(Protocol):
+    """A binding that tells what its engine is and does."""
+
+    async def properties(self, model: str | None) -> dict[str, Any]:
+        """What llama-server's `/props` and `/v1/models` (under `meta`) say of the loaded model."""
+
+    async def engine_metrics(self, model: str | None) -> dict[str, float]:
+        """Counters and gauges by llama-server's names without prefix; never resets anything."""
+
+
 # --- personalities ----------------------------------------------------------------------------------------
 
 
@@ -221,8 +296,13 @@ class Personality:
         stop = [*self.card.anti_prompts, *request.parameters.get("stop", ())]
         if stop:
             parameters["stop"] = list(dict.fromkeys(stop))
+        operators = request.system_message is None and not (request.system or "").strip()
         return msgspec.structs.replace(
-            request, system=system or None, system_message=None, parameters=parameters
+            request,
+            system=system or None,
+            system_message=None,
+            parameters=parameters,
+            public_prefix=len(system) if operators else 0,
         )
 
     async def run(self, request: GenerateRequest, context: PersonalityContext) -> AsyncGenerator[Chunk, None]:
@@ -313,7 +393,16 @@ class Transport(ABC):
 
     @property
     def open_paths(self) -> Sequence[str]:
-        """Exact paths that need no API key."""
+        """Paths that need no API key: exact ones, and whole folders as `/folder/*`."""
+        return ()
+
+    @property
+    def late_key_paths(self) -> Sequence[str]:
+        """Paths, as in `open_paths`, that a connection may also reach without a key because its key comes in the first
+        message. Host and Origin are checked all the same, and so is a key that comes in a header.
+
+        `scope["state"]["caller"]` is the `Caller`, or None where the key is still to come: the transport then does
+        nothing for the connection before `kernel.caller(key)`, and ends it if no key comes in time."""
         return ()
 
     def route_handlers(self) -> Sequence[Any]:
@@ -349,6 +438,17 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None = None
 
 
+class Caller(Protocol):
+    """Who is on a connection: the holder of an API key, or anybody where no key is asked for."""
+
+    @property
+    def tenant(self) -> str:
+        """For `GenerateRequest.tenant`."""
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message."""
+
+
 class Kernel(Protocol):
     """What transports, personalities and `lifespan` hooks receive."""
 
@@ -363,6 +463,10 @@ class Kernel(Protocol):
     def stream(self, request: GenerateRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """The only way in. Entering waits until the first chunk is there, so that whatever is wrong before it
         is raised; after it errors arrive as Failed. Leaving stops the work and frees everything it held."""
+
+    def caller(self, key: str) -> Caller:
+        """The holder of an API key that came in a message, "" for none. Raises Forbidden without a key where one is
+        needed, Unauthorized for a wrong one."""
 
     def cancel(self, request_id: str, tenant: str | None = None) -> bool:
         """Stop a running request; False if none of this id (and tenant) runs."""

@@ -7,11 +7,11 @@ that carries a valid key may come from any origin, since no browser adds a key b
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .access import ANYBODY, Access, Grant, calling
+from .access import ANYBODY, Access, Grant, KeyHolder, calling
 from .config.exposure import is_loopback
 from .config.schema import MainConfig
 from .contracts import Transport
@@ -38,8 +38,8 @@ class Gate:
         self._origins = frozenset(config.server.allowed_origins)
         self._max_body = config.server.max_body_size
         self._hosts = _allowed_hosts(host, config.server.allowed_hosts)
-        self._open = frozenset(path for transport in transports for path in transport.open_paths)
-        self._open_folders = tuple(path[:-1] for path in self._open if path.endswith("/*"))
+        self._open = _Paths(path for transport in transports for path in transport.open_paths)
+        self._late = _Paths(path for transport in transports for path in transport.late_key_paths)
         pairs = [(prefix, transport) for transport in transports for prefix in transport.prefixes]
         self._shapes = sorted(pairs, key=lambda pair: -len(pair[0]))
 
@@ -61,11 +61,13 @@ class Gate:
         except LollmsError as error:
             await self._refuse(error, scope, send)
             return
-        scope.setdefault("state", {}).update(tenant=(grant or ANYBODY).tenant, grant=grant or ANYBODY)
-        if grant is None:
+        holder = grant or ANYBODY
+        caller = None if grant is None else KeyHolder(grant)
+        scope.setdefault("state", {}).update(tenant=holder.tenant, grant=holder, caller=caller)
+        if grant is None and not self._comes_late(scope, headers):
             await self._app(scope, receive, send)
             return
-        with calling(grant, counted=scope["type"] == "http"):
+        with calling(holder, counted=scope["type"] == "http"):
             await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> Grant | None:
@@ -81,15 +83,17 @@ class Gate:
                 f"The body has {length} bytes; at most {self._max_body} are allowed.",
                 hint="Send less or raise server.max_body_size.",
             )
-        grant = None if self._is_open(scope["path"]) else self._access.authenticate(_key(headers))
+        keyless = scope["path"] in self._open or self._comes_late(scope, headers)
+        grant = None if keyless else self._access.authenticate(_key(headers))
         if grant is None or not grant.tenant:
             self._check_origin(scope, headers)
         if grant is not None:
             self._access.count(grant)
         return grant
 
-    def _is_open(self, path: str) -> bool:
-        return path in self._open or (bool(self._open_folders) and path.startswith(self._open_folders))
+    def _comes_late(self, scope: Scope, headers: dict[str, str]) -> bool:
+        """Whether the key of this connection is still to come in a message."""
+        return self._access.needs_key and scope["path"] in self._late and not _key(headers)
 
     def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         """Keep web pages of other origins from using a server without keys: CORS alone would let them post."""
@@ -136,6 +140,17 @@ class Gate:
             if path.startswith(prefix):
                 return transport.error_body(error)
         return Transport.error_body(None, error)  # type: ignore[arg-type]  # the default shape needs no transport
+
+
+class _Paths:
+    """Exact paths, and folders with all that is below them (`/folder/*`)."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._exact = frozenset(paths)
+        self._folders = tuple(path[:-1] for path in self._exact if path.endswith("/*"))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._exact or path.startswith(self._folders)
 
 
 def _allowed_hosts(host: str, configured: Sequence[str]) -> frozenset[str] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .access import Access, check_caller_binding, revoked_error
+from .access import Access, KeyHolder, check_caller_binding, revoked_error
 from .admission import FairQueue
 from .config.decode import convert
 from .config.load import LoadedConfig
@@ -168,6 +168,10 @@ class LocalKernel:
     def forget(self, stream: RunningStream) -> None:
         """A stream has ended."""
         self._streams.discard(stream)
+
+    def caller(self, key: str) -> KeyHolder:
+        """See `contracts.Kernel.caller`."""
+        return KeyHolder(self.access.authenticate(key))
 
     def cancel(self, request_id: str, tenant: str | None = None) -> bool:
         """See `contracts.Kernel.cancel`."""

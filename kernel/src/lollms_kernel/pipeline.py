@@ -31,6 +31,7 @@ from .types import (
     GenerateRequest,
     ModelInfo,
     TextDelta,
+    ThoughtDelta,
 )
 from .workers.faults import as_lollms_error
 
@@ -83,7 +84,7 @@ class Generation:
             ):
                 self.waited += time.perf_counter() - started
                 async with aclosing(binding.generate(request)) as chunks:
-                    async for chunk in _tell_thoughts(chunks):
+                    async for chunk in chunks if request.raw_thoughts else _tell_thoughts(chunks):
                         yield chunk
 
     def _complete(self, request: GenerateRequest, binding: str, model: str) -> GenerateRequest:
@@ -128,7 +129,7 @@ async def _tell_thoughts(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
     parser = ThoughtParser()
     async for chunk in chunks:
         if isinstance(chunk, TextDelta):
-            for delta in parser.feed(chunk.text):
+            for delta in _with_tokens(chunk, parser.feed(chunk.text)):
                 yield delta
             continue
         if isinstance(chunk, Finished | Failed):
@@ -139,6 +140,15 @@ async def _tell_thoughts(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
         yield chunk
     for delta in parser.finish():
         yield delta
+
+
+def _with_tokens(chunk: TextDelta, deltas: list[TextDelta | ThoughtDelta]) -> list[TextDelta | ThoughtDelta]:
+    """The deltas of a piece of text; the last of them keeps its tokens, an empty one where all text is held back."""
+    if not chunk.tokens:
+        return deltas
+    if not deltas or not isinstance(deltas[-1], TextDelta):
+        return [*deltas, TextDelta("", chunk.tokens, chunk.probabilities)]
+    return [*deltas[:-1], TextDelta(deltas[-1].text, chunk.tokens, chunk.probabilities)]
 
 
 class RunningStream:

@@ -29,27 +29,59 @@ class Media(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class ToolCall(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_call"):
+    """The model asks for a function; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+    index: int = 0
+
+
 class Message(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    An assistant's turn may hold the calls that it made; a turn of role `tool` is the result of the call
+    `tool_call_id`, and `name` the function's.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     media: tuple[Media, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Infill(msgspec.Struct, frozen=True, kw_only=True):
+    """A gap to fill: what stands before and after it. `extra` is context as (file name, text) pairs."""
+
+    prefix: str
+    suffix: str
+    prompt: str = ""
+    """Text after the prefix that the answer continues."""
+    extra: tuple[tuple[str, str], ...] = ()
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asks for, whatever protocol it speaks.
 
-    `messages` is the conversation, oldest first, the last one being what to answer; `raw_prompt` instead is
-    continued without a chat template. `system` is context that always precedes; `system_message` replaces a
-    personality's conditioning. When a binding receives the request, `system` is the whole system text,
-    `system_message` is None and `binding` and `model` are set.
+    `messages` is the conversation, oldest first, the last one being what to answer; one of `raw_prompt`,
+    `prompt_parts` or `infill` instead is continued without a chat template. `system` is context that always
+    precedes; `system_message` replaces a personality's conditioning. When a binding receives the request, `system`
+    is the whole system text, `system_message` is None and `binding` and `model` are set.
     """
 
     id: str
     generation_type: str = "ttt"
     messages: tuple[Message, ...] = ()
     raw_prompt: str | None = None
+    prompt_parts: tuple[int | str, ...] | None = None
+    """A raw prompt of token ids and texts; only bindings whose model lists the capability `tokens` take it."""
+    raw_media: tuple[Media, ...] = ()
+    """What the media markers of `raw_prompt` stand for, in order."""
+    infill: Infill | None = None
+    """Needs the capability `infill`."""
     system: str | None = None
     system_message: str | None = None
     personality: str | None = None
@@ -57,6 +89,14 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     parameters: Parameters = msgspec.field(default_factory=dict)
     functions: tuple[Any, ...] = ()
+    """Tools offered to the model: described as OpenAI does, or names of this server's functions."""
+    public_prefix: int = 0
+    """Leading characters of `system` that come from the operator's configuration and from no caller: prompt caches
+    may share their tokens among tenants. Personalities set it."""
+    raw_thoughts: bool = False
+    """Leave `<think>` blocks in the text instead of telling them apart."""
+    want_tokens: bool = False
+    """Fill `TextDelta.tokens`, and `Finished.metadata["engine"]` where the binding has something to say there."""
     tenant: str = ""
     """Who asks: an id derived from the API key, "" without keys. Queues are fair among tenants and prompt
     caches are never shared between them."""
@@ -68,12 +108,14 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
         """The text to answer: the raw prompt, else the last user turn, else ""."""
         if self.raw_prompt is not None:
             return self.raw_prompt
+        if self.prompt_parts is not None:
+            return "".join(part for part in self.prompt_parts if isinstance(part, str))
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
     def media(self) -> tuple[Media, ...]:
-        """All media of all turns, in order."""
-        return tuple(item for message in self.messages for item in message.media)
+        """All media, in order: those of the turns, then those of the raw prompt."""
+        return (*(item for message in self.messages for item in message.media), *self.raw_media)
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -100,10 +142,27 @@ class Timings(msgspec.Struct, frozen=True):
     total: float | None = None
 
 
-class TextDelta(msgspec.Struct, frozen=True, tag_field="kind", tag="text"):
-    """The next piece of visible text."""
+class TokenProbability(msgspec.Struct, frozen=True):
+    """How likely a token was: `piece` is its bytes, `logprob` the natural logarithm of its probability (-inf for 0),
+    `top` the likeliest alternatives, best first."""
+
+    id: int
+    piece: bytes
+    logprob: float
+    top: tuple[TokenProbability, ...] = ()
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag_field="kind", tag="text", omit_defaults=True):
+    """The next piece of visible text.
+
+    `tokens` are the ids that it consists of (only where `want_tokens` was set), `probabilities` one entry for each
+    of them (only where the parameter `n_probs` asks for them). Text held back for a stop string comes with the
+    tokens that made it, so a delta may have several tokens, or tokens and no text.
+    """
 
     text: str
+    tokens: tuple[int, ...] = ()
+    probabilities: tuple[TokenProbability, ...] = ()
 
 
 class ThoughtDelta(msgspec.Struct, frozen=True, tag_field="kind", tag="thought"):
@@ -112,15 +171,6 @@ class ThoughtDelta(msgspec.Struct, frozen=True, tag_field="kind", tag="thought")
     text: str
     block: int = 0
     end: Literal["", "closed", "incomplete"] = ""
-
-
-class ToolCall(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_call"):
-    """The model asks for a function; `arguments` is JSON text."""
-
-    id: str
-    name: str
-    arguments: str
-    index: int = 0
 
 
 class Info(msgspec.Struct, frozen=True, tag_field="kind", tag="info"):
@@ -138,12 +188,17 @@ class Notice(msgspec.Struct, frozen=True, tag_field="kind", tag="notice"):
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="progress"):
-    """Step `step` of `total` is done; `preview` is a small image where the binding makes one."""
+    """Step `step` of `total` is done; `preview` is a small image where the binding makes one.
+
+    Text bindings count prompt tokens here, where the parameter `return_progress` asks for it; `details` then has
+    `cache` (tokens found in the cache) and `time_ms`.
+    """
 
     step: int
     total: int
     preview: bytes | None = None
     mime_type: str | None = None
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output"):
@@ -196,6 +251,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     input_modalities: tuple[str, ...] = ("text",)
     output_modalities: tuple[str, ...] = ("text",)
     supports_streaming: bool = True
+    capabilities: tuple[str, ...] = ()
+    """What else it can do: `chat`, `tools`, `thinking`, `tokens`, `infill`, `embeddings`, `rerank`, `grammar`,
+    `json_schema`, `logprobs`."""
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
@@ -207,6 +265,37 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     def supports_audio(self) -> bool:
         """Whether it takes sound."""
         return "audio" in self.input_modalities
+
+
+class EmbeddingOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to embed. `normalize` is the p of the norm to divide by (2 Euclidean, -1 none, 0 the largest component)."""
+
+    normalize: int = 2
+    dimensions: int | None = None
+    tenant: str = ""
+
+
+class Embedding(msgspec.Struct, frozen=True, kw_only=True):
+    """The vectors of one input: one, or one for each token where the model does not pool. `tokens` is their count."""
+
+    vectors: list[list[float]]
+    tokens: int
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """How well each document answers a query, in the order of the documents; `tokens` counts all inputs."""
+
+    scores: list[float]
+    tokens: int
+
+
+class TemplateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chat template may be told beside the turns."""
+
+    tools: tuple[Any, ...] = ()
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class GpuNeed(msgspec.Struct, frozen=True):

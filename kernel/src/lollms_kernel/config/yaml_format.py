@@ -44,6 +44,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
     """What the parser says, without what it quotes: that may be part of a secret."""
+    if "maximum nesting depth" in (error.problem or ""):  # libyaml's own limit, met while it looks ahead
+        return f"nested deeper than {MAX_DEPTH} levels."
     context = (
         f" {error.context} that begins in line {error.context_mark.line + 1}," if error.context_mark else ""
     )

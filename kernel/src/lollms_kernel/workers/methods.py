@@ -7,7 +7,16 @@ from typing import Any
 import msgspec
 
 from ..contracts import BindingContext
-from ..types import Chunk, GenerateRequest, ModelInfo
+from ..types import (
+    Chunk,
+    Embedding,
+    EmbeddingOptions,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    Ranking,
+    TemplateOptions,
+)
 from .frames import FrameError, from_plain
 
 
@@ -49,6 +58,15 @@ METHODS = {
     "detokenize": Method(tuple[list[int], str | None], str),
     "count_tokens": Method(tuple[str, str | None], int),
     "embed": Method(tuple[list[str], str | None], list[list[float]]),
+    "embed_inputs": Method(tuple[list[list[int | str]], str | None, EmbeddingOptions], list[Embedding]),
+    "rerank": Method(tuple[str, list[str], str | None, str], Ranking),
+    "apply_template": Method(tuple[list[Message], str | None, TemplateOptions], str),
+    "slots": Method(tuple[str | None], list[dict[str, Any]]),
+    "slot_action": Method(tuple[int, str, str | None, str | None, str], dict[str, Any]),
+    "adapters": Method(tuple[str | None], list[dict[str, Any]]),
+    "set_adapters": Method(tuple[list[tuple[int, float]], str | None]),
+    "properties": Method(tuple[str | None], dict[str, Any]),
+    "engine_metrics": Method(tuple[str | None], dict[str, float]),
     "generate": Method(tuple[GenerateRequest], streams=True),
 }
 

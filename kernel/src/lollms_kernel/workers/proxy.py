@@ -10,9 +10,32 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from ..contracts import Binding, CountsTokens, Embeds, Isolation, Tokenizes
+from ..contracts import (
+    AppliesTemplate,
+    Binding,
+    CountsTokens,
+    Embeds,
+    EmbedsInputs,
+    HasAdapters,
+    HasEngine,
+    HasSlots,
+    Isolation,
+    Reranks,
+    Tokenizes,
+)
 from ..errors import ConfigError, LollmsError
-from ..types import Chunk, Event, GenerateRequest, GpuNeed, ModelInfo
+from ..types import (
+    Chunk,
+    Embedding,
+    EmbeddingOptions,
+    Event,
+    GenerateRequest,
+    GpuNeed,
+    Message,
+    ModelInfo,
+    Ranking,
+    TemplateOptions,
+)
 from .frames import as_plain
 from .methods import Opening
 from .supervisor import State, Supervisor
@@ -24,8 +47,8 @@ if TYPE_CHECKING:
 class WorkerBinding(Binding):
     """Stands for `front` in the server: what needs the engine is done in a worker, the rest by `front` itself.
 
-    It has the capabilities (`Tokenizes`, `CountsTokens`, `Embeds`) that `front` has: creating one gives a subclass that
-    fits.
+    It has the capabilities (`Tokenizes`, `Embeds`, `HasSlots` and so on) that `front` has: creating one gives a
+    subclass that fits.
     Errors are those of the binding, and WorkerCrashed or WorkerHung for what was under way when the worker died.
     """
 
@@ -160,10 +183,77 @@ class _EmbedsInWorker(WorkerBinding):
         return vectors
 
 
+class _EmbedsInputsInWorker(WorkerBinding):
+    async def embed_inputs(
+        self, inputs: list[list[int | str]], model: str | None, options: EmbeddingOptions
+    ) -> list[Embedding]:
+        """The embedding of each input."""
+        embeddings: list[Embedding] = await self._call("embed_inputs", inputs, model, options)
+        return embeddings
+
+
+class _ReranksInWorker(WorkerBinding):
+    async def rerank(self, query: str, documents: list[str], model: str | None, tenant: str) -> Ranking:
+        """One score for each document."""
+        ranking: Ranking = await self._call("rerank", query, documents, model, tenant)
+        return ranking
+
+
+class _AppliesTemplateInWorker(WorkerBinding):
+    async def apply_template(
+        self, messages: list[Message], model: str | None, options: TemplateOptions
+    ) -> str:
+        """The prompt of a conversation."""
+        return str(await self._call("apply_template", messages, model, options))
+
+
+class _HasSlotsInWorker(WorkerBinding):
+    async def slots(self, model: str | None) -> list[dict[str, Any]]:
+        """Each slot."""
+        slots: list[dict[str, Any]] = await self._call("slots", model)
+        return slots
+
+    async def slot_action(
+        self, slot: int, action: str, filename: str | None, model: str | None, tenant: str
+    ) -> dict[str, Any]:
+        """Save, restore or erase one slot."""
+        done: dict[str, Any] = await self._call("slot_action", slot, action, filename, model, tenant)
+        return done
+
+
+class _HasAdaptersInWorker(WorkerBinding):
+    async def adapters(self, model: str | None) -> list[dict[str, Any]]:
+        """Each LoRA adapter."""
+        adapters: list[dict[str, Any]] = await self._call("adapters", model)
+        return adapters
+
+    async def set_adapters(self, scales: list[tuple[int, float]], model: str | None) -> None:
+        """Change the scales."""
+        await self._call("set_adapters", scales, model)
+
+
+class _HasEngineInWorker(WorkerBinding):
+    async def properties(self, model: str | None) -> dict[str, Any]:
+        """What the engine is."""
+        properties: dict[str, Any] = await self._call("properties", model)
+        return properties
+
+    async def engine_metrics(self, model: str | None) -> dict[str, float]:
+        """What the engine has done."""
+        metrics: dict[str, float] = await self._call("engine_metrics", model)
+        return metrics
+
+
 _CAPABILITIES: dict[type, type[WorkerBinding]] = {
     Tokenizes: _TokenizesInWorker,
     CountsTokens: _CountsTokensInWorker,
     Embeds: _EmbedsInWorker,
+    EmbedsInputs: _EmbedsInputsInWorker,
+    Reranks: _ReranksInWorker,
+    AppliesTemplate: _AppliesTemplateInWorker,
+    HasSlots: _HasSlotsInWorker,
+    HasAdapters: _HasAdaptersInWorker,
+    HasEngine: _HasEngineInWorker,
 }
 
 

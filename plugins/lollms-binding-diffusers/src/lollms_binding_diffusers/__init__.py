@@ -1,0 +1,1 @@
+"""Images with diffusers for the LoLLMs server, with a small built-in demonstration model."""

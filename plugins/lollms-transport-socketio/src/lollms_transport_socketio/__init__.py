@@ -1,0 +1,1 @@
+"""The LoLLMs Socket.IO protocol for the LoLLMs server."""

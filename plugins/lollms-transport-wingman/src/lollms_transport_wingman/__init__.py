@@ -1,0 +1,1 @@
+"""The llama-server, OpenAI and Wingman APIs for the LoLLMs server."""

@@ -1,0 +1,1 @@
+"""Voice chat over WebSocket with turn detection for the LoLLMs server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,11 +12,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from lollms_kernel.config.load import load_config
+from lollms_kernel.contracts import Listener, Transport
+from lollms_kernel.errors import ConfigError
+from lollms_kernel.hookspecs import hookimpl
+from lollms_kernel.plugins import load_plugins
+from lollms_kernel.server import serve as serve_here
 from lollms_kernel.testing import ServerProcess
 from lollms_kernel.testing.server_process import free_port
 
@@ -278,3 +286,53 @@ def test_a_plugin_that_fails_to_import_is_listed_while_the_rest_serves(
     assert "broken-plugin" in listing
     assert "a_module_that_is_not_there" in listing
     assert "pip install a_module_that_is_not_there" in listing
+
+
+class Beside(Transport):
+    """A protocol with a port of its own that says hello."""
+
+    name = "beside"
+    port = 0
+    required = False
+
+    def listeners(self) -> list[Listener]:
+        return [Listener(self.port, _hello, required=self.required)]
+
+
+async def _hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@hookimpl
+def _register_beside(register: Any) -> None:
+    register(Beside)
+
+
+@pytest.mark.parametrize("required", [False, True])
+async def test_a_taken_default_port_is_told_and_a_configured_one_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, required: bool
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(Beside, "port", taken.getsockname()[1])
+        monkeypatch.setattr(Beside, "required", required)
+        plugins = load_plugins(
+            [("beside", SimpleNamespace(register_transports=_register_beside))],
+            environ={"LOLLMS_LOAD_PLUGINS": ""},
+        )
+        started = asyncio.Event()
+        serving = asyncio.create_task(
+            serve_here(
+                load_config(tmp_path / "c"), plugins, "127.0.0.1", free_port(), lambda _: started.set()
+            )
+        )
+        if required:
+            with pytest.raises(ConfigError, match="Cannot listen on"):
+                await asyncio.wait_for(serving, 30)
+            return
+        await asyncio.wait_for(started.wait(), 30)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await asyncio.wait_for(serving, 30) == 0
+    assert "The server goes on without this port." in caplog.text

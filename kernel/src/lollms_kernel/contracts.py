@@ -368,6 +368,9 @@ class Listener(msgspec.Struct, frozen=True):
     port: int
     app: Any
     host: str | None = None
+    required: bool = False
+    """Whether the server must not start while the port is taken: where the configuration names it. A default port
+    that is taken is logged with the cure, and the transport still answers on the main port."""
 
 
 class TransportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 from litestar import Litestar
 
@@ -25,7 +26,7 @@ from .config.concealment import guard_logs
 from .config.exposure import check_exposure, is_exposed
 from .config.load import LoadedConfig, create_folders, load_config
 from .config.watch import watch
-from .contracts import Transport
+from .contracts import Listener, Transport
 from .errors import ConfigError
 from .gate import Gate
 from .kernel import LocalKernel
@@ -50,8 +51,13 @@ def create_app(kernel: LocalKernel, transports: Sequence[Transport], host: str =
     return Gate(app, kernel.config, kernel.access, host, transports)  # type: ignore[arg-type]  # Litestar types ASGI as TypedDicts
 
 
-def run(config_dir: Path, host: str | None, port: int | None, announce: Announce) -> int:
-    """Serve until SIGINT or SIGTERM; the exit code. Raises ConfigError for whatever keeps it from starting."""
+def run(
+    config_dir: Path, host: str | None, port: int | None, announce: Announce, *, extra_ports: bool = True
+) -> int:
+    """Serve until SIGINT or SIGTERM; the exit code. Raises ConfigError for whatever keeps it from starting.
+
+    Without `extra_ports`, protocols that have ports of their own answer on the main port only.
+    """
     loaded = load_config(config_dir)
     main = loaded.main
     logs.configure(main.logging.log_level, main.logging.format)
@@ -61,25 +67,33 @@ def run(config_dir: Path, host: str | None, port: int | None, announce: Announce
     for warning in [*loaded.warnings, *create_folders(loaded)]:
         logger.warning(warning)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(loaded, load_plugins(), host, port, announce))
+        return runner.run(serve(loaded, load_plugins(), host, port, announce, extra_ports=extra_ports))
 
 
-async def serve(loaded: LoadedConfig, plugins: PluginSet, host: str, port: int, announce: Announce) -> int:
+async def serve(
+    loaded: LoadedConfig,
+    plugins: PluginSet,
+    host: str,
+    port: int,
+    announce: Announce,
+    *,
+    extra_ports: bool = True,
+) -> int:
     """Open the kernel and all listeners, and serve until a signal comes."""
     kernel = LocalKernel(loaded, plugins)
     transports = kernel.build_transports()
-    wanted = [(host, port, create_app(kernel, transports, host))]
-    for transport in transports:
+    wanted = [Listener(port, create_app(kernel, transports, host), host, required=True)]
+    for transport in transports if extra_ports else ():
         for listener in transport.listeners():
-            address = listener.host or host
-            gate = Gate(listener.app, kernel.config, kernel.access, address, [transport])
-            wanted.append((address, listener.port, gate))
-    kernel.access.key_required = any(is_exposed(address, loaded.main) for address, _, _ in wanted)
+            gate = Gate(listener.app, kernel.config, kernel.access, listener.host or host, [transport])
+            wanted.append(msgspec.structs.replace(listener, app=gate, host=listener.host or host))
+    kernel.access.key_required = any(is_exposed(listener.host or host, loaded.main) for listener in wanted)
     grace = kernel.config.server.shutdown_grace
     async with contextlib.AsyncExitStack() as stack:
         servers = [
-            _Server(app, stack.enter_context(_bound(address, number)), grace)
-            for address, number, app in wanted
+            _Server(listener.app, bound, grace)
+            for listener in wanted
+            if (bound := _bind(listener, stack)) is not None
         ]
         await stack.enter_async_context(kernel)
         for transport in transports:
@@ -156,6 +170,19 @@ async def _until_stopped(
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _bind(
+    listener: Listener, stack: contextlib.ExitStack | contextlib.AsyncExitStack
+) -> socket.socket | None:
+    """The socket of a listener, closed by `stack`; None for a default port that is taken, which the log tells."""
+    try:
+        return stack.enter_context(_bound(listener.host or "", listener.port))
+    except ConfigError as error:
+        if listener.required:
+            raise
+        logger.warning("%s The server goes on without this port.", error.message)
+        return None
 
 
 @contextlib.contextmanager

@@ -27,11 +27,18 @@ from . import options
     metavar="PORT",
     help="Listen on this port instead of server.port.",
 )
-def serve(config_dir: Path, host: str | None, port: int | None) -> None:
+@click.option(
+    "--main-port-only",
+    is_flag=True,
+    envvar="LOLLMS_MAIN_PORT_ONLY",
+    show_envvar=True,
+    help="Open no ports of single protocols: everything answers on the main port alone.",
+)
+def serve(config_dir: Path, host: str | None, port: int | None, main_port_only: bool) -> None:
     """Start the server.
 
     Ctrl-C stops it: answers under way get a moment to end, a second Ctrl-C ends them at once.
     """
     from ..server import run
 
-    sys.exit(run(config_dir, host, port, announce=click.echo))
+    sys.exit(run(config_dir, host, port, announce=click.echo, extra_ports=not main_port_only))

@@ -33,7 +33,8 @@ class ServerProcess:
     """Starts `python -m lollms_kernel serve` and waits until it is healthy; stops it on leaving.
 
     `config` is the main configuration, `instances` maps instance names to their settings; `bindings_map` is made
-    from their `type`. Without instances the server starts as it does with no configuration at all.
+    from their `type`. Without instances the server starts as it does with no configuration at all. Ports of single
+    protocols are opened only with `extra_ports`: several servers run at once in tests.
     """
 
     def __init__(
@@ -43,13 +44,15 @@ class ServerProcess:
         *,
         root: Path | None = None,
         env: Mapping[str, str] | None = None,
+        extra_ports: bool = False,
     ) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="lollms-test-") if root is None else None
         self.root = Path(self._scratch.name) if self._scratch else Path(str(root))
         self.config_dir = self.root / "lollms_configs"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._env = {**os.environ, **(env or {})}
+        only = {} if extra_ports else {"LOLLMS_MAIN_PORT_ONLY": "1"}
+        self._env = {**os.environ, **only, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._write(dict(config or {}), instances or {})
 

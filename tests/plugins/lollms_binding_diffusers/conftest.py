@@ -81,7 +81,12 @@ async def chunks_of(binding: DiffusersBinding, request: GenerateRequest) -> list
 
 async def draw(binding: DiffusersBinding, request: GenerateRequest) -> list[Output]:
     """The finished pieces of a request."""
-    return [chunk for chunk in await chunks_of(binding, request) if isinstance(chunk, Output)]
+    return outputs_of(await chunks_of(binding, request))
+
+
+def outputs_of(chunks: list[Chunk]) -> list[Output]:
+    """The finished pieces among chunks."""
+    return [chunk for chunk in chunks if isinstance(chunk, Output)]
 
 
 def steps_of(chunks: list[Chunk]) -> list[Progress]:

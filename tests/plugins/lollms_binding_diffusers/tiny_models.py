@@ -108,6 +108,8 @@ def controlnet(folder: Path) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+        for parameter in network.controlnet_cond_embedding.parameters():
+            parameter.add_(torch.randn_like(parameter))
     network.save_pretrained(folder)
 
 
@@ -172,3 +174,30 @@ def audio_ldm(folder: Path) -> None:
         ),
         scheduler=scheduler(), vocoder=voice,
     ).save_pretrained(folder)  # fmt: skip
+
+
+def strict_safety_checker() -> dict[str, Any]:
+    """Parts of a pipeline whose safety checker hides every picture."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    torch.manual_seed(8)
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(
+            text_config={"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+            vision_config={
+                "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "image_size": 16, "patch_size": 8,
+            },
+            projection_dim=8,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        checker.concept_embeds_weights.fill_(-2.0)  # every likeness is above it
+    return {
+        "safety_checker": checker,
+        "feature_extractor": CLIPImageProcessor(
+            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+        ),
+        "requires_safety_checker": True,
+    }

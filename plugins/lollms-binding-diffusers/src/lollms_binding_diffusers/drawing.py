@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from lollms_kernel.types import Notice, Progress
 from .job import Job, Made, Order, Result
 from .library import ModelSource
 from .loading import LoadedModel
-from .memory import frees_on_exhaustion
+from .memory import freeing
 from .parameters import DEFAULT_GUIDANCE, DEFAULT_STEPS, STEP_OF_SIZES, Wanted
 from .previews import preview
 from .settings import DiffusersSettings
@@ -66,10 +67,13 @@ def draw(
     for number, group in enumerate(groups):
         watch = Watch(plan, group, number, len(groups), closing)
         watch.check()
-        with frees_on_exhaustion("drawing"), torch.inference_mode():
-            answer = plan.pipeline(
-                **plan.arguments, **_each(plan, model.source, group), **watch.arguments(plan.pipeline)
-            )
+        called_with = {
+            **plan.arguments,
+            **_each(plan, model.source, group),
+            **watch.arguments(plan.pipeline),
+        }
+        with torch.inference_mode():
+            answer = freeing("drawing", partial(plan.pipeline, **called_with))
         for item, piece in zip(group, _pieces(answer, model.source, group), strict=True):
             made[item.job].append(_resized(piece, plan.final_size))
     seconds = time.perf_counter() - started

@@ -76,15 +76,16 @@ class Job:
     # --- on the event loop ---
 
     async def progress(self) -> AsyncIterator[Progress]:
-        """How far it is, until it has an outcome."""
+        """How far it is, until the engine does nothing more for it."""
         while True:
-            await self._news.wait()
-            self._news.clear()
             newest, self._newest = self._newest, None
             if newest is not None:
                 yield newest
-            if self._outcome is not None:
+            elif self.ended.is_set():
                 return
+            else:
+                self._news.clear()
+                await self._news.wait()
 
     def result(self) -> Result:
         """What came of it. Raises its error."""

@@ -11,13 +11,14 @@ from typing import Any
 import diffusers
 import msgspec
 import torch
+import transformers
 from diffusers import AutoModel, DiffusionPipeline
 
 from lollms_kernel.errors import LollmsError, ModelLoadFailed
 
 from .device import Choice, choose
 from .library import ModelSource, config_folder, has_pickles_only, weights_of
-from .memory import frees_on_exhaustion, is_exhaustion
+from .memory import freeing, is_exhaustion
 from .settings import DiffusersSettings
 from .tasks import TaskPipelines
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|accelerate|peft)\b.*")
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,23 +65,9 @@ def load_model(source: ModelSource, settings: DiffusersSettings, root: Path) -> 
     weights, largest = weights_of(source.path) if source.path is not None else (0, 0)
     choice = choose(torch, settings, weights, largest)
     torch.set_num_threads(choice.threads)
-    with frees_on_exhaustion(f"loading '{source.name}'"):
-        try:
-            pipeline = _pipeline(source, settings, choice)
-            checked = _put_on(pipeline, settings, root, choice)
-            loras = _add_loras(pipeline, settings, root)
-            _move(pipeline, choice)
-        except LollmsError:
-            raise
-        except (
-            Exception
-        ) as error:  # the library raises anything for a broken file; to the caller all means the same
-            if is_exhaustion(error):
-                raise
-            logger.warning("model %s", source.name, exc_info=True)
-            raise ModelLoadFailed(
-                f"Model '{source.name}' cannot be loaded: {_first_line(error)}", hint=_cure(source)
-            ) from error
+    pipeline, checked, loras = freeing(
+        f"loading '{source.name}'", lambda: _assembled(source, settings, root, choice)
+    )
     seconds = time.perf_counter() - started
     facts = msgspec.structs.asdict(choice)
     logger.info("model %s is loaded", source.name, extra={"facts": {**facts, "seconds": round(seconds, 2)}})
@@ -90,6 +79,29 @@ def load_model(source: ModelSource, settings: DiffusersSettings, root: Path) -> 
         safety_checker=checked,
         seconds=seconds,
     )
+
+
+def _assembled(
+    source: ModelSource, settings: DiffusersSettings, root: Path, choice: Choice
+) -> tuple[Any, bool, tuple[str, ...]]:
+    """The pipeline in its place, whether it has a safety checker, and the names of its LoRAs."""
+    try:
+        pipeline = _pipeline(source, settings, choice)
+        checked = _put_on(pipeline, settings, root, choice)
+        loras = _add_loras(pipeline, settings, root)
+        _move(pipeline, choice)
+    except LollmsError:
+        raise
+    except (
+        Exception
+    ) as error:  # the library raises anything for a broken file; to the caller all means the same
+        if is_exhaustion(error):
+            raise
+        logger.warning("model %s", source.name, exc_info=True)
+        raise ModelLoadFailed(
+            f"Model '{source.name}' cannot be loaded: {_first_line(error)}", hint=_cure(source)
+        ) from error
+    return pipeline, checked, loras
 
 
 def _pipeline(source: ModelSource, settings: DiffusersSettings, choice: Choice) -> Any:
@@ -147,7 +159,7 @@ def _put_on(pipeline: Any, settings: DiffusersSettings, root: Path, choice: Choi
                 f"vae_path: there is no folder '{settings.vae_path}'.", hint="Name a VAE's diffusers folder."
             )
         vae = AutoModel.from_pretrained(
-            path, dtype=getattr(torch, choice.dtype), use_safetensors=True, local_files_only=True
+            str(path), dtype=getattr(torch, choice.dtype), use_safetensors=True, local_files_only=True
         )
         pipeline.register_modules(vae=vae)
     if "safety_checker" not in pipeline.config:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from .exhaustion import out_of_memory
+
+T = TypeVar("T")
 
 
 def is_exhaustion(error: BaseException) -> bool:
@@ -28,16 +30,13 @@ def give_back() -> None:
         torch.mps.empty_cache()
 
 
-@contextmanager
-def frees_on_exhaustion(what: str) -> Iterator[None]:
-    """Turn an exhausted memory inside into OutOfMemory, after what the failed work held was freed."""
-    ran_out = False
+def freeing(what: str, work: Callable[[], T]) -> T:
+    """The result of `work`. Raises OutOfMemory where memory runs out, after what the work held was freed."""
     try:
-        yield
+        return work()
     except Exception as error:
         if not is_exhaustion(error):
             raise
-        ran_out = True
-    if ran_out:  # outside of the except block: there the traceback still holds every tensor
-        give_back()
-        raise out_of_memory(what)
+    # Out of the except block: there, and in the context of a new error, the traceback still holds every tensor.
+    give_back()
+    raise out_of_memory(what)

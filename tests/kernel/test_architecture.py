@@ -22,7 +22,17 @@ ROOMS: list[set[str]] = [
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
+    {
+        "config",
+        "plugins",
+        "thoughts",
+        "admission",
+        "parameters",
+        "interrupt",
+        "logs",
+        "upstream",
+        "disconnect",
+    },
     {"gpu", "access", "drafts"},
     {"workers"},
     {"instance"},
@@ -54,6 +64,8 @@ PROMISED = {
     "parameters",
     "testing",
     "upstream",
+    "disconnect",
+    "server",
 }
 """What plugins may use of the kernel."""
 

@@ -362,6 +362,37 @@ class GpuStrategy(ABC):
 # --- transports -------------------------------------------------------------------------------------------
 
 
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """An error as a protocol tells it."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+class Cors(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port answers to web pages, where its protocol has rules of its own.
+
+    `origins` are exact ones, `localhost` for every page of this machine whatever its port, or `*` for all. Every
+    `OPTIONS` is answered with 200 and the headers, whoever asks: what a page of another origin does then is refused
+    as everywhere unless it brings a valid key.
+    """
+
+    origins: tuple[str, ...]
+    methods: str = "GET, POST, DELETE, OPTIONS"
+    headers: str = "*"
+
+
+class PortRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate does on a port of its own where the protocol there differs from the main port."""
+
+    error_answer: Callable[[LollmsError, str], ErrorAnswer]
+    """An error of the gate, and the path that was asked for, in the protocol's shape."""
+    open_paths: tuple[str, ...] = ()
+    """Instead of `Transport.open_paths`."""
+    cors: Cors | None = None
+
+
 class Listener(msgspec.Struct, frozen=True):
     """A port of its own that a transport serves on the same event loop. `app` is an ASGI application."""
 
@@ -371,6 +402,15 @@ class Listener(msgspec.Struct, frozen=True):
     required: bool = False
     """Whether the server must not start while the port is taken: where the configuration names it. A default port
     that is taken is logged with the cure, and the transport still answers on the main port."""
+    rules: PortRules | None = None
+    """None: those of the main port."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a protocol adds to `GET /health` of the main port; the highest status of all counts."""
+
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+    status: int = 200
 
 
 class TransportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -419,6 +459,14 @@ class Transport(ABC):
     def error_body(self, error: LollmsError) -> tuple[bytes, str]:
         """An error in this protocol's shape: body and content type. Default: `{"detail": …}`."""
         return msgspec.json.encode({"detail": error.detail}), "application/json"
+
+    def error_answer(self, error: LollmsError, path: str) -> ErrorAnswer:
+        """What the gate answers below `prefixes` on the main port. Default: `error_body` with the error's status."""
+        return ErrorAnswer(error.status, *self.error_body(error))
+
+    async def health(self, query: Mapping[str, str]) -> Health:
+        """What this protocol adds to `GET /health` of the main port, which needs no key. Must not wait long."""
+        return Health()
 
     async def open(self) -> None:  # noqa: B027
         """Start what runs beside requests."""

@@ -113,9 +113,22 @@ class UnsupportedInput(InvalidRequest):
 
 
 class ContextOverflow(InvalidRequest):
-    """The prompt does not fit into the model's context."""
+    """The prompt does not fit into the model's context; the numbers say by how much, where they are known."""
 
     code = "context_overflow"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        n_prompt_tokens: int | None = None,
+        n_ctx: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.n_prompt_tokens = n_prompt_tokens
+        self.n_ctx = n_ctx
 
 
 class Unauthorized(LollmsError):

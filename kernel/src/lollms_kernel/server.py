@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from litestar import Litestar
+from litestar.datastructures import State
 
 from . import logs
 from .config.concealment import guard_logs
@@ -47,6 +48,7 @@ def create_app(kernel: LocalKernel, transports: Sequence[Transport], host: str =
         openapi_config=openapi_config(),
         request_max_body_size=kernel.config.server.max_body_size,
         logging_config=None,
+        state=State({"transports": tuple(transports)}),
     )
     return Gate(app, kernel.config, kernel.access, host, transports)  # type: ignore[arg-type]  # Litestar types ASGI as TypedDicts
 
@@ -70,22 +72,43 @@ def run(
         return runner.run(serve(loaded, load_plugins(), host, port, announce, extra_ports=extra_ports))
 
 
+def run_protocol(loaded: LoadedConfig, plugins: PluginSet, host: str, announce: Announce) -> int:
+    """Serve a configuration that no file holds on the ports of its protocols alone, without the main port, until a
+    signal says stop; the exit code. `announce` is called once all ports answer. Raises ConfigError.
+
+    For commands of plugins that play another server; they set up logs as that server does.
+    """
+    guard_logs()
+    check_exposure(host, loaded.main)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(loaded, plugins, host, None, announce))
+
+
 async def serve(
     loaded: LoadedConfig,
     plugins: PluginSet,
     host: str,
-    port: int,
+    port: int | None,
     announce: Announce,
     *,
     extra_ports: bool = True,
 ) -> int:
-    """Open the kernel and all listeners, and serve until a signal comes."""
+    """Open the kernel and all listeners, and serve until a signal comes. Without `port` there is no main port."""
     kernel = LocalKernel(loaded, plugins)
     transports = kernel.build_transports()
-    wanted = [Listener(port, create_app(kernel, transports, host), host, required=True)]
+    wanted = []
+    if port is not None:
+        wanted.append(Listener(port, create_app(kernel, transports, host), host, required=True))
     for transport in transports if extra_ports else ():
         for listener in transport.listeners():
-            gate = Gate(listener.app, kernel.config, kernel.access, listener.host or host, [transport])
+            gate = Gate(
+                listener.app,
+                kernel.config,
+                kernel.access,
+                listener.host or host,
+                [transport],
+                listener.rules,
+            )
             wanted.append(msgspec.structs.replace(listener, app=gate, host=listener.host or host))
     kernel.access.key_required = any(is_exposed(listener.host or host, loaded.main) for listener in wanted)
     grace = kernel.config.server.shutdown_grace

@@ -124,7 +124,9 @@ async def serve(
             stack.push_async_callback(transport.close)
         watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
         stack.callback(watching.cancel)
-        await _until_stopped(kernel, servers, grace, lambda: announce(_banner(kernel, servers[0].url)))
+        await _until_stopped(
+            kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url))
+        )
     return 0
 
 
@@ -166,7 +168,11 @@ class _Server(uvicorn.Server):
 
 
 async def _until_stopped(
-    kernel: LocalKernel, servers: Sequence[_Server], grace: float, when_ready: Callable[[], None]
+    kernel: LocalKernel,
+    transports: Sequence[Transport],
+    servers: Sequence[_Server],
+    grace: float,
+    when_ready: Callable[[], None],
 ) -> None:
     stopping = asyncio.Event()
 
@@ -187,12 +193,27 @@ async def _until_stopped(
                 await server.ready.wait()
             when_ready()
             await stopping.wait()
+            tasks.create_task(kernel.drain(grace))
+            await _take_leave(transports, grace)
             for server in servers:
                 server.should_exit = True
-            await kernel.drain(grace)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _take_leave(transports: Sequence[Transport], grace: float) -> None:
+    """Let every protocol end its connections in its own way, all at once; none keeps the server from stopping."""
+    leaving = {asyncio.create_task(transport.drain(grace)): transport.name for transport in transports}
+    if not leaving:
+        return
+    done, late = await asyncio.wait(leaving, timeout=grace + 1.0)
+    for task in late:
+        task.cancel()
+        logger.warning("%s: still ending connections after %g s; left alone", leaving[task], grace + 1.0)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: ending its connections failed", leaving[task], exc_info=error)
 
 
 def _bind(

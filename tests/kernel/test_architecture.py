@@ -18,12 +18,12 @@ KERNEL = ROOT / "kernel" / "src" / "lollms_kernel"
 PLUGINS = {package.name: package for package in ROOT.glob("plugins/*/src/*") if package.is_dir()}
 
 ROOMS: list[set[str]] = [
-    {"errors"},
+    {"errors", "placeholders"},
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
-    {"gpu", "access", "drafts"},
+    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream", "endings"},
+    {"gpu", "access", "drafts", "personalities", "completion", "tools"},
     {"workers"},
     {"instance"},
     {"instances"},

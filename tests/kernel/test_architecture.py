@@ -25,6 +25,7 @@ ROOMS: list[set[str]] = [
     {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream", "endings"},
     {"gpu", "access", "drafts", "personalities", "completion", "tools"},
     {"workers"},
+    {"sandbox"},
     {"instance"},
     {"instances"},
     {"pipeline"},
@@ -54,6 +55,7 @@ PROMISED = {
     "parameters",
     "testing",
     "upstream",
+    "sandbox",
 }
 """What plugins may use of the kernel."""
 

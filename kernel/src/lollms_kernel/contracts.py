@@ -367,13 +367,22 @@ def _marker(prefix: str) -> str:
     return f"!@>{prefix}: " if prefix and prefix[-1].isalnum() and prefix[0].isalnum() else prefix
 
 
-@runtime_checkable
-class PersonalitySource(Protocol):
+class PersonalitySource(ABC):
     """Personalities that come and go while the server runs. Register it in place of single personalities."""
 
+    @abstractmethod
     def personalities(self) -> Mapping[str, Personality]:
-        """Id to personality, as they are now: the same object as before while nothing has changed. It is asked for at
-        every request, on the event loop, so it must not look at a disk; look in a task of a `lifespan` hook."""
+        """Id to personality, as they are now: the same object as before while nothing has changed.
+
+        It is asked for at every request, on the event loop, so it must not look at a disk; look in a task that `open`
+        starts. It is also asked without `open`, by commands that only list.
+        """
+
+    async def open(self, kernel: Kernel) -> None:  # noqa: B027
+        """Start what keeps them up to date; called when the bindings are open."""
+
+    async def close(self) -> None:  # noqa: B027
+        """End it; called before the bindings are closed."""
 
 
 class PersonalityContext(Protocol):
@@ -400,6 +409,9 @@ class Function(ABC):
     @abstractmethod
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run it. Raises InvalidRequest for wrong arguments."""
+
+    async def close(self) -> None:  # noqa: B027
+        """Give back what calls have started; called when the kernel closes."""
 
 
 # --- GPU --------------------------------------------------------------------------------------------------

@@ -93,6 +93,9 @@ class LocalKernel:
         try:
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
+            for function in self._functions.values():
+                self._lifespan.push_async_callback(function.close)
+            await self._personalities.open(self, self._lifespan)
             for name, context in self.plugins.call_each("lifespan", {"kernel": self}):
                 if context is not None:
                     logger.debug("entering the lifespan of %s", name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from types import MappingProxyType
 
 import msgspec
 
 from .config.schema import PersonalityOverride
-from .contracts import Personality, PersonalityCard, PersonalitySource
+from .contracts import Kernel, Personality, PersonalityCard, PersonalitySource
 from .errors import LollmsError, PersonalityNotFound
 from .parameters import normalise
 
@@ -31,6 +32,12 @@ class Personalities:
     def add(self, item: Personality | PersonalitySource) -> None:
         """Take one in, or many."""
         self._sources.append(_Single(item) if isinstance(item, Personality) else item)
+
+    async def open(self, kernel: Kernel, closing: AsyncExitStack) -> None:
+        """Open every source; `closing` closes it."""
+        for source in self._sources:
+            closing.push_async_callback(source.close)
+            await source.open(kernel)
 
     @property
     def current(self) -> Mapping[str, Personality]:
@@ -100,7 +107,7 @@ def _with_card(personality: Personality, card: PersonalityCard) -> Personality:
     return twin
 
 
-class _Single:
+class _Single(PersonalitySource):
     """One personality as a source."""
 
     def __init__(self, personality: Personality) -> None:

@@ -18,7 +18,7 @@ KERNEL = ROOT / "kernel" / "src" / "lollms_kernel"
 PLUGINS = {package.name: package for package in ROOT.glob("plugins/*/src/*") if package.is_dir()}
 
 ROOMS: list[set[str]] = [
-    {"errors"},
+    {"errors", "placeholders"},
     {"types"},
     {"contracts"},
     {"hookspecs"},
@@ -33,9 +33,18 @@ ROOMS: list[set[str]] = [
         "logs",
         "upstream",
         "disconnect",
+        "endings",
     },
-    {"gpu", "access", "drafts"},
+    {
+        "gpu",
+        "access",
+        "drafts",
+        "personalities",
+        "completion",
+        "tools",
+    },
     {"workers"},
+    {"sandbox"},
     {"instance"},
     {"instances"},
     {"pipeline"},
@@ -68,6 +77,7 @@ PROMISED = {
     "upstream",
     "disconnect",
     "server",
+    "sandbox",
 }
 """What plugins may use of the kernel."""
 

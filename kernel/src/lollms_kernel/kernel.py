@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -24,17 +24,18 @@ from .contracts import (
     InstanceStatus,
     Personality,
     PersonalityCard,
+    Register,
     Transport,
 )
 from .errors import (
     Cancelled,
     ConfigError,
     NoBindingConfigured,
-    PersonalityNotFound,
     ShuttingDown,
 )
 from .instance import Instance
 from .instances import InstanceChanges, Instances
+from .personalities import Personalities
 from .pipeline import RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
@@ -69,7 +70,7 @@ class LocalKernel:
         self.plugins = plugins
         self.access = Access(loaded.main.security)
         self._binding_types: dict[str, type[Binding]] = {}
-        self._personalities: dict[str, Personality] = {}
+        self._personalities = Personalities(self.config.personalities_config or {})
         self._functions: dict[str, Function] = {}
         self._transport_types: dict[str, type[Transport]] = {}
         self._streams: set[RunningStream] = set()
@@ -92,6 +93,9 @@ class LocalKernel:
         try:
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
+            for function in self._functions.values():
+                self._lifespan.push_async_callback(function.close)
+            await self._personalities.open(self, self._lifespan)
             for name, context in self.plugins.call_each("lifespan", {"kernel": self}):
                 if context is not None:
                     logger.debug("entering the lifespan of %s", name)
@@ -212,7 +216,7 @@ class LocalKernel:
     @property
     def personalities(self) -> Mapping[str, Personality]:
         """See `contracts.Kernel.personalities`."""
-        return MappingProxyType(self._personalities)
+        return self._personalities.current
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -250,23 +254,7 @@ class LocalKernel:
 
     def find_personality(self, name: str) -> Personality:
         """See `contracts.Kernel.find_personality`."""
-        exact = self._personalities.get(name)
-        if exact is not None:
-            return exact
-        known = sorted(self._personalities.values(), key=lambda personality: personality.card.id)
-        folded = name.casefold()
-        ranks: tuple[Callable[[PersonalityCard], bool], ...] = (
-            lambda card: card.name == name,
-            lambda card: card.folder == name,
-            lambda card: card.name.casefold() == folded,
-        )
-        for fits in ranks:
-            for personality in known:
-                if fits(personality.card):
-                    return personality
-        raise PersonalityNotFound(
-            f"Personality '{name}' not found or disabled.", hint="`lollms personalities` lists them."
-        )
+        return self._personalities.find(name)
 
     def choose_personality(self, request: GenerateRequest) -> Personality:
         """The personality of a request, or one that adds nothing when none is named. Raises Forbidden."""
@@ -286,15 +274,11 @@ class LocalKernel:
     def _register(self) -> None:
         self._strategies: dict[str, type[GpuStrategy]] = {}
         config = {"config": self.config}
-        self._collect("register_bindings", self._binding_types, lambda cls: cls.type_name)
-        self._collect("register_gpu_strategies", self._strategies, lambda cls: cls.name)
-        self._collect("register_transports", self._transport_types, lambda cls: cls.name)
-        self._collect("register_personalities", self._personalities, lambda item: item.card.id, config)
-        self._collect("register_functions", self._functions, lambda item: item.name, config)
-        for name, override in (self.config.personalities_config or {}).items():
-            if not override.enabled:
-                for key in [k for k, p in self._personalities.items() if name in (k, p.card.folder)]:
-                    del self._personalities[key]
+        self._collect("register_bindings", lambda cls: self._binding_types.update({cls.type_name: cls}))
+        self._collect("register_gpu_strategies", lambda cls: self._strategies.update({cls.name: cls}))
+        self._collect("register_transports", lambda cls: self._transport_types.update({cls.name: cls}))
+        self._collect("register_personalities", self._personalities.add, config)
+        self._collect("register_functions", self._add_function, config)
         strategy = self.config.resource_manager.gpu_strategy
         if strategy not in self._strategies:
             raise ConfigError(
@@ -302,14 +286,15 @@ class LocalKernel:
                 hint=f"Use one of: {', '.join(sorted(self._strategies))}.",
             )
 
-    def _collect(
-        self, hook: str, into: dict[str, Any], key: Any, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        def register(thing: Any) -> None:
-            into[key(thing)] = thing
-
+    def _collect(self, hook: str, register: Register, extra: Mapping[str, Any] | None = None) -> None:
         for _ in self.plugins.call_each(hook, {"register": register, **(extra or {})}):
             pass
+
+    def _add_function(self, function: Function) -> None:
+        overrides = self.config.functions_config or {}
+        override = overrides.get(function.name) or overrides.get(function.name.partition(".")[0])
+        if override is None or override.enabled:
+            self._functions[function.name] = function
 
     def build_transports(self) -> list[Transport]:
         """One object of every enabled protocol; its configuration section is checked here."""

@@ -32,8 +32,9 @@ ROOMS: list[set[str]] = [
         "logs",
         "upstream",
         "disconnect",
+        "gguf_header",
     },
-    {"gpu", "access", "drafts"},
+    {"gpu", "access", "drafts", "downloads"},
     {"workers"},
     {"instance"},
     {"instances"},
@@ -66,6 +67,8 @@ PROMISED = {
     "upstream",
     "disconnect",
     "server",
+    "downloads",
+    "gguf_header",
 }
 """What plugins may use of the kernel."""
 

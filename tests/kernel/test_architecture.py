@@ -34,11 +34,13 @@ ROOMS: list[set[str]] = [
         "upstream",
         "disconnect",
         "endings",
+        "gguf_header",
     },
     {
         "gpu",
         "access",
         "drafts",
+        "downloads",
         "personalities",
         "completion",
         "tools",
@@ -78,6 +80,8 @@ PROMISED = {
     "disconnect",
     "server",
     "sandbox",
+    "downloads",
+    "gguf_header",
 }
 """What plugins may use of the kernel."""
 

@@ -32,6 +32,7 @@ from .types import (
 
 if TYPE_CHECKING:
     from .config.schema import MainConfig
+    from .downloads import Downloads
 
 Isolation = Literal["process", "inline"]
 
@@ -577,6 +578,10 @@ class Caller(Protocol):
     def tenant(self) -> str:
         """For `GenerateRequest.tenant`."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether the key may use only some bindings or personalities, and so may not administer the server."""
+
     def acting(self) -> AbstractContextManager[None]:
         """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message."""
 
@@ -623,6 +628,29 @@ class Kernel(Protocol):
 
     def binding(self, name: str) -> Binding:
         """A ready instance. Raises BindingNotFound or BindingUnavailable."""
+
+    async def add_instance(self, name: str, settings: Mapping[str, Any]) -> InstanceStatus:
+        """A binding instance that no file holds, open and ready; gone with `remove_instance` or when the server stops.
+
+        `settings` is what its file would hold, `type` included. Raises ConfigError where there is one of this name or
+        the settings are wrong, and what keeps it from opening."""
+
+    async def remove_instance(self, name: str, grace: float = 0.0) -> None:
+        """Take such an instance away: its answers end within `grace` seconds, then it is closed, and its memory is free
+        when this returns. Raises BindingNotFound for one that is configured in a file, too."""
+
+    @property
+    def downloads(self) -> Downloads:
+        """The models that come from a hub: what is downloaded, and how to get more."""
+
+    def listen(self, listener: Listener) -> AbstractAsyncContextManager[str]:
+        """Serve one more port while inside, behind the same gate; gives its URL. `listener.rules` must be there.
+
+        Raises ConfigError where the port is taken or others could reach it without a key, NotSupported where nobody
+        serves this kernel."""
+
+    def stop(self, *, now: bool = False) -> None:
+        """Let the server stop as a signal would, at once with `now`. Does nothing where nobody serves this kernel."""
 
     def find_personality(self, name: str) -> Personality:
         """By id, name or folder. Raises PersonalityNotFound."""

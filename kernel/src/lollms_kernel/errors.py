@@ -24,6 +24,7 @@
      │  ├ ModelLoadFailed          503 model_load_failed
      │  ├ QueueFull                503 queue_full             retryable
      │  └ ShuttingDown             503 shutting_down          retryable
+     ├ DownloadFailed              502 download_failed
      └ GenerationFailed            500 generation_failed
         ├ WorkerCrashed            500 worker_crashed         retryable
         └ WorkerHung               500 worker_hung            retryable
@@ -246,6 +247,13 @@ class ShuttingDown(Unavailable):
     """The server is stopping and takes or finishes no more work."""
 
     code = "shutting_down"
+
+
+class DownloadFailed(LollmsError):
+    """A file could not be fetched from a hub, or is not what the hub says; what is kept can be gone on with."""
+
+    code = "download_failed"
+    status = 502
 
 
 class GenerationFailed(LollmsError):

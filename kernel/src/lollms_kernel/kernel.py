@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -22,15 +22,18 @@ from .contracts import (
     Function,
     GpuStrategy,
     InstanceStatus,
+    Listener,
     Personality,
     PersonalityCard,
     Register,
     Transport,
 )
+from .downloads import Downloads, downloads_of
 from .errors import (
     Cancelled,
     ConfigError,
     NoBindingConfigured,
+    NotSupported,
     ShuttingDown,
 )
 from .instance import Instance
@@ -60,6 +63,13 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that differ from what is running and count at the next start."""
 
 
+class Serving(msgspec.Struct, frozen=True):
+    """What serves a kernel, for those who only have the kernel."""
+
+    listen: Callable[[Listener], AbstractAsyncContextManager[str]]
+    stop: Callable[[bool], None]
+
+
 class LocalKernel:
     """Use it as an async context manager: inside, bindings are open and `stream` answers requests."""
 
@@ -85,12 +95,16 @@ class LocalKernel:
             running=limits.max_running, waiting=limits.max_waiting, timeout=limits.queue_timeout
         )
         self.gpu = self._strategies[limits.gpu_strategy](limits.gpu_limit, limits.queue_timeout)
+        self._downloads = downloads_of(self.config, loaded.path("models_folder"))
+        self.serving: Serving | None = None
+        """Set by the server while it serves this kernel."""
 
     # --- lifetime ---
 
     async def __aenter__(self) -> LocalKernel:
         await self._lifespan.__aenter__()
         try:
+            self._lifespan.push_async_callback(self._downloads.close)
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
             for function in self._functions.values():
@@ -152,6 +166,30 @@ class LocalKernel:
             if stream.request.tenant in self.access.revoked:
                 stream.interrupt.trip(revoked_error())
 
+    async def add_instance(self, name: str, settings: Mapping[str, Any]) -> InstanceStatus:
+        """See `contracts.Kernel.add_instance`."""
+        async with self._reloading:
+            instance = await self._instances.add(name, settings)
+        self.observe(Event("instance_added", {"instance": name, "type": instance.type_name}))
+        return instance.status()
+
+    async def remove_instance(self, name: str, grace: float = 0.0) -> None:
+        """See `contracts.Kernel.remove_instance`."""
+        async with self._reloading:
+            await self._instances.remove(name, grace)
+        self.observe(Event("instance_removed", {"instance": name}))
+
+    def listen(self, listener: Listener) -> AbstractAsyncContextManager[str]:
+        """See `contracts.Kernel.listen`."""
+        if self.serving is None:
+            raise NotSupported("No server serves this kernel, so it has no ports.")
+        return self.serving.listen(listener)
+
+    def stop(self, *, now: bool = False) -> None:
+        """See `contracts.Kernel.stop`."""
+        if self.serving is not None:
+            self.serving.stop(now)
+
     def _tell_reloaded(self, reloaded: Reloaded) -> None:
         facts = msgspec.to_builtins(reloaded.instances)
         del facts["untouched"]
@@ -212,6 +250,11 @@ class LocalKernel:
     def binding_types(self) -> Mapping[str, type[Binding]]:
         """See `contracts.Kernel.binding_types`."""
         return MappingProxyType(self._binding_types)
+
+    @property
+    def downloads(self) -> Downloads:
+        """See `contracts.Kernel.downloads`."""
+        return self._downloads
 
     @property
     def personalities(self) -> Mapping[str, Personality]:

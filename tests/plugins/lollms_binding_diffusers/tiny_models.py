@@ -201,3 +201,26 @@ def strict_safety_checker() -> dict[str, Any]:
         ),
         "requires_safety_checker": True,
     }
+
+
+def single_file(folder: Path, target: Path, *, with_config: bool = True) -> None:
+    """The weights of a tiny pipeline as one checkpoint, with their configuration in a folder beside it.
+
+    The text encoder's names are those of published checkpoints; the others stay as the library writes them.
+    """
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    weights: dict[str, Any] = {}
+    for part, prefix in (("unet", ""), ("vae", ""), ("text_encoder", "cond_stage_model.transformer.")):
+        for file in (folder / part).glob("*.safetensors"):
+            for name, value in load_file(file).items():
+                place = (
+                    name if part != "text_encoder" or name.startswith("text_model.") else f"text_model.{name}"
+                )
+                weights[prefix + place] = value
+    save_file(weights, target)
+    if with_config:
+        no_weights = shutil.ignore_patterns("*.safetensors")
+        shutil.copytree(folder, target.with_suffix(".config"), ignore=no_weights)

@@ -22,7 +22,7 @@ MAX_PROMPT: Final = 20_000
 SCHEDULERS: Final[tuple[str, ...]] = get_args(SchedulerName)
 
 _SIZE = re.compile(r"(\d{1,5})\s*[x×]\s*(\d{1,5})")
-_KNOWN = frozenset(
+KNOWN = frozenset(
     "width height size image_size num_inference_steps steps guidance_scale cfg_scale negative_prompt seed n "
     "num_images strength controlnet_scale controlnet_model scheduler previews lora_scale num_frames fps "
     "video_format audio_length_in_s duration max_tokens context_size stop output_format quality".split()
@@ -68,7 +68,7 @@ def read_parameters(given: Parameters, prompt: str, settings: DiffusersSettings)
         )
     width, height = _size(given, settings.max_size)
     seed = _integer(given, ("seed",), -1, MAX_SEED)
-    ignored = sorted(given.keys() - _KNOWN - _IRRELEVANT)
+    ignored = sorted(given.keys() - KNOWN - _IRRELEVANT)
     notices = (
         (Notice("parameters_ignored", f"Not used for images: {', '.join(ignored)}.", {"names": ignored}),)
         if ignored

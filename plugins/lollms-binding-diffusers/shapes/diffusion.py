@@ -20,6 +20,7 @@ from .tokenizer import END, MAX_LENGTH, START
 
 _log = logging.getLogger(__name__)
 WIDTH: Final = 64  # of the text encoder
+PARTS: Final = ("shape", "colour", "background", "position")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Plan:
     seed: int
     batch: int = 64
     rate: float = 2.5e-3
+    text_rate: float = 5e-4
+    text_steps: int = 400
     no_caption: float = 0.1  # share of pictures shown without words, for classifier-free guidance
     averaged: float = 0.995
     drawings: int = 4  # of each scene, each shaken a little
@@ -95,20 +98,25 @@ def train(
     torch.manual_seed(plan.seed)
     dice = random.Random(plan.seed)
     scheduler, text, unet = new_scheduler(), new_text_encoder(tokenizer), new_unet()
+    teach_words(tokenizer, text, scenes, plan)
     both = torch.nn.ModuleList([text, unet])
     average = copy.deepcopy(both).requires_grad_(False)
     _log.info("%.2f million parameters", sum(p.numel() for p in both.parameters()) / 1e6)
-    optimizer = torch.optim.AdamW(both.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=plan.steps, pct_start=0.05)
+    groups = [
+        {"params": text.parameters(), "lr": plan.text_rate},
+        {"params": unet.parameters(), "lr": plan.rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [plan.text_rate, plan.rate], total_steps=plan.steps, pct_start=0.05
+    )
     pictures = torch.cat([_latents(autoencoder, scenes, dice) for _ in range(plan.drawings)])
     running = 1.0
     for step in range(plan.steps):
         places = [dice.randrange(len(pictures)) for _ in range(plan.batch)]
         chosen = [scenes[place % len(scenes)] for place in places]
         words = ["" if dice.random() < plan.no_caption else caption(scene, dice) for scene in chosen]
-        ids = tokenizer(
-            words, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
-        ).input_ids
+        ids = _ids(tokenizer, words)
         clean = pictures[places]
         noise, times = torch.randn_like(clean), _times(plan.batch)
         noisy = scheduler.add_noise(clean, noise, times)
@@ -130,6 +138,36 @@ def train(
         if snapshot is not None and step % (plan.steps // 6) == plan.steps // 6 - 1:
             snapshot(step + 1, assemble(tokenizer, autoencoder, average[0], average[1]))
     return assemble(tokenizer, autoencoder, average[0].eval(), average[1].eval())
+
+
+def teach_words(tokenizer: Any, text: CLIPTextModel, scenes: list[Scene], plan: Plan) -> None:
+    """Train the text encoder to tell shape, colour, background and place: a denoiser learns from clear words faster.
+
+    The heads that read them out of the mean of the hidden states are thrown away afterwards.
+    """
+    dice = random.Random(plan.seed)
+    names = {part: sorted({getattr(scene, part) for scene in scenes}) for part in PARTS}
+    heads = torch.nn.ModuleList([torch.nn.Linear(WIDTH, len(names[part])) for part in PARTS])
+    optimizer = torch.optim.AdamW([*text.parameters(), *heads.parameters()], lr=2e-3)
+    for step in range(plan.text_steps):
+        chosen = [dice.choice(scenes) for _ in range(plan.batch)]
+        pooled = text(_ids(tokenizer, [caption(scene, dice) for scene in chosen]))[0].mean(1)
+        loss = torch.zeros(())
+        for head, part in zip(heads, PARTS, strict=True):
+            wanted = torch.tensor([names[part].index(getattr(scene, part)) for scene in chosen])
+            loss = loss + torch.nn.functional.cross_entropy(head(pooled), wanted)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % 50 == 0:
+            _log.info("words step %d loss %.3f", step, loss.item())
+
+
+def _ids(tokenizer: Any, words: list[str]) -> torch.Tensor:
+    ids: torch.Tensor = tokenizer(
+        words, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 @torch.no_grad()

@@ -185,5 +185,5 @@ def test_the_readme_names_every_setting_and_every_parameter() -> None:
 
     readme = (PACKAGE / "README.md").read_text()
     own = set(DiffusersBinding.Settings.__struct_fields__) - {"type", "binding_instance_name"}
-    parameters = KNOWN - {"max_tokens", "context_size", "stop", "output_format", "quality"}
+    parameters = KNOWN - {"max_tokens", "context_size", "stop"}
     assert [name for name in sorted(own | parameters) if f"`{name}`" not in readme] == []

@@ -47,9 +47,11 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
-    from .remote import remote_figures  # which makes its figures of the class here
+    from .images import image_figures  # which make their figures of the class here
+    from .remote import remote_figures
 
     yield from remote_figures()
+    yield from image_figures()
 
 
 def start_time(rounds: int = 7) -> Figure:

@@ -212,11 +212,11 @@ class Engine:
             None  # kept for as long as the client
         )
 
-    async def _on_event(self, name: str, sid: str, *arguments: Any) -> None:
+    async def _on_event(self, name: Any, sid: str, *arguments: Any) -> None:
         connection = self._connections.get(sid)
         if connection is None:
             return
-        if name == MALFORMED:
+        if name is MALFORMED:
             connection.drop(f"It sent a malformed packet: {arguments[0]}.")
             return
         await self._events.event(connection, name, arguments)

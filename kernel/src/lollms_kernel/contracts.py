@@ -402,7 +402,8 @@ class Transport(ABC):
     @property
     def late_key_paths(self) -> Sequence[str]:
         """Paths, as in `open_paths`, that a connection may also reach without a key because its key comes in the first
-        message. Host and Origin are checked all the same, and so is a key that comes in a header.
+        message. Host and Origin are checked all the same, and so is a key that comes in a header. Requests there do not
+        count as requests of the key: what their messages generate does.
 
         `scope["state"]["caller"]` is the `Caller`, or None where the key is still to come: the transport then does
         nothing for the connection before `kernel.caller(key)`, and ends it if no key comes in time."""
@@ -449,7 +450,9 @@ class Caller(Protocol):
         """For `GenerateRequest.tenant`."""
 
     def acting(self) -> AbstractContextManager[None]:
-        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message."""
+        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message.
+
+        Raises Unauthorized where the key was revoked meanwhile, Forbidden where one has become necessary."""
 
 
 class Kernel(Protocol):

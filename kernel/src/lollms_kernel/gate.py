@@ -62,7 +62,7 @@ class Gate:
             await self._refuse(error, scope, send)
             return
         holder = grant or ANYBODY
-        caller = None if grant is None else KeyHolder(grant)
+        caller = None if grant is None else KeyHolder(grant, self._access)
         scope.setdefault("state", {}).update(tenant=holder.tenant, grant=holder, caller=caller)
         if grant is None and not self._comes_late(scope, headers):
             await self._app(scope, receive, send)
@@ -87,7 +87,7 @@ class Gate:
         grant = None if keyless else self._access.authenticate(_key(headers))
         if grant is None or not grant.tenant:
             self._check_origin(scope, headers)
-        if grant is not None:
+        if grant is not None and scope["path"] not in self._late:  # where each message counts by itself
             self._access.count(grant)
         return grant
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 import socketio
 
 from lollms_kernel.testing import TransportContract
@@ -53,11 +52,3 @@ def pieces(heard: queue.Queue[tuple[str, Any]]) -> Iterator[str]:
             return
         elif event in LAST:
             raise RuntimeError(payload)
-
-
-@pytest.mark.parametrize("way", ["api_key", "key", "token"])
-def test_common_names_of_the_key_in_the_auth_payload_are_taken(lollms_server: Any, way: str) -> None:
-    server = lollms_server({"security": {"allowed_api_keys": [KEY]}}, {"echo": {"type": "dummy_binding"}})
-    client = socketio.Client(reconnection=False)
-    client.connect(server.url, transports=["websocket"], auth={way: KEY})
-    client.disconnect()

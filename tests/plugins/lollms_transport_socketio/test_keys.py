@@ -66,8 +66,8 @@ async def test_a_key_in_a_header_opens(
 @pytest.mark.parametrize(
     ("auth", "code", "message"),
     [
-        (None, "forbidden", "API Key required but not provided."),
-        ({}, "forbidden", "API Key required but not provided."),
+        (None, "key_missing", "API Key required but not provided."),
+        ({}, "key_missing", "API Key required but not provided."),
         ({"api_key": "wrong"}, "unauthorized", "Invalid API Key provided."),
         ({"api_key": 5}, "invalid_request", "The auth payload is not valid"),
         ("text", "invalid_request", "The auth payload is not valid"),
@@ -103,14 +103,15 @@ async def test_a_key_in_the_address_opens_only_where_that_is_allowed(
     with pytest.raises(socketio.exceptions.ConnectionError):
         await Client().wire.connect(guarded.url + query, transports=["websocket"])
 
-    allowed = lollms_server(
-        {"security": {"allowed_api_keys": [KEY]}, "transports": {"socketio": {"allow_query_key": True}}},
-        {"echo": {"type": "dummy_binding"}},
-    )
+    settings = {"socketio": {"allow_query_key": True}}
+    config = {
+        "defaults": {"ttt_binding": "echo"},
+        "security": {"allowed_api_keys": [KEY]},
+        "transports": settings,
+    }
+    allowed = lollms_server(config, {"echo": {"type": "dummy_binding"}})
     async with connected(allowed.url + query) as client:
-        assert (await client.ask("tokenize", {"prompt": "a"}, reply="tokenized")) == {"success": False} | {
-            "error": "No binding selected"
-        } or True
+        assert await client.answer("hello") == "hello"
     assert KEY not in allowed.log()
 
 
@@ -173,10 +174,11 @@ async def test_a_revoked_key_is_worth_nothing_on_sockets_that_are_open(lollms_se
         path = server.config_dir / "main_config.yaml"
         path.write_text(path.read_text().replace(KEY, "another-key-of-the-tests"))
         async with asyncio.timeout(30):
-            while "revoked" not in str(
-                await client.ask("list_available_models", reply="available_models_list")
-            ):
-                await asyncio.sleep(0.1)
+            revoked = False
+            while not revoked:
+                await asyncio.sleep(0.1)  # the file is looked at now and then
+                listed = await client.ask("list_available_models", reply="available_models_list")
+                revoked = "revoked" in listed.get("error", "")
         *_, last = await client.generate("hello")
 
     assert last[0] == "generation_error"

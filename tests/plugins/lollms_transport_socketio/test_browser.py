@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from lollms_kernel.testing import ServerProcess
-from node import bundle
+from node_scripts import bundle
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -65,7 +65,7 @@ def origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server_for_pages(origin: str) -> Iterator[ServerProcess]:
-    slow = {"model": "slow-model", "chunks": ["word "] * 1000, "stream_chunk_delay": 0.02}
+    slow: dict[str, Any] = {"model": "slow-model", "chunks": ["word "] * 1000, "stream_chunk_delay": 0.02}
     config = {
         "server": {"allowed_origins": [origin]},
         "defaults": {"ttt_binding": "echo"},

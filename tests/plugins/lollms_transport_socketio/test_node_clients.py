@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lollms_kernel.testing import ServerProcess
-from node import run_script
+from node_scripts import run_script
 
 KEY = "key-of-the-node-clients"
 

@@ -122,8 +122,9 @@ async def serve(
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
-        watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
-        stack.callback(watching.cancel)
+        if port is not None:  # else no file holds the configuration
+            watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
+            stack.callback(watching.cancel)
         await _until_stopped(
             kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url))
         )

@@ -24,3 +24,6 @@ def register_transports(register: Register) -> None:
 @hookimpl
 def register_commands(cli: click.Group) -> None:
     """Add `lollms llama-server`."""
+    from .llama_server.command import llama_server
+
+    cli.add_command(llama_server)

@@ -18,7 +18,7 @@ KERNEL = ROOT / "kernel" / "src" / "lollms_kernel"
 PLUGINS = {package.name: package for package in ROOT.glob("plugins/*/src/*") if package.is_dir()}
 
 ROOMS: list[set[str]] = [
-    {"errors"},
+    {"errors", "placeholders"},
     {"types"},
     {"contracts"},
     {"hookspecs"},
@@ -33,9 +33,20 @@ ROOMS: list[set[str]] = [
         "logs",
         "upstream",
         "disconnect",
+        "endings",
+        "gguf_header",
     },
-    {"gpu", "access", "drafts"},
+    {
+        "gpu",
+        "access",
+        "drafts",
+        "downloads",
+        "personalities",
+        "completion",
+        "tools",
+    },
     {"workers"},
+    {"sandbox"},
     {"instance"},
     {"instances"},
     {"pipeline"},
@@ -68,6 +79,9 @@ PROMISED = {
     "upstream",
     "disconnect",
     "server",
+    "sandbox",
+    "downloads",
+    "gguf_header",
 }
 """What plugins may use of the kernel."""
 

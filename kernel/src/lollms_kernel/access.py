@@ -57,6 +57,11 @@ class KeyHolder:
         """See `contracts.Caller.tenant`."""
         return self._grant.tenant
 
+    @property
+    def limited(self) -> bool:
+        """See `contracts.Caller.limited`."""
+        return self._grant.bindings is not None or self._grant.personalities is not None
+
     def acting(self) -> AbstractContextManager[None]:
         """See `contracts.Caller.acting`."""
         return calling(self._grant, counted=False)

@@ -24,6 +24,7 @@
      │  ├ ModelLoadFailed          503 model_load_failed
      │  ├ QueueFull                503 queue_full             retryable
      │  └ ShuttingDown             503 shutting_down          retryable
+     ├ DownloadFailed              502 download_failed
      └ GenerationFailed            500 generation_failed
         ├ WorkerCrashed            500 worker_crashed         retryable
         └ WorkerHung               500 worker_hung            retryable
@@ -237,15 +238,34 @@ class ModelLoadFailed(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """As many requests wait as the configuration allows."""
+    """As many requests wait as the configuration allows; `position` is the place that this one would have had, the next
+    to have its turn being 1."""
 
     code = "queue_full"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.position = position
 
 
 class ShuttingDown(Unavailable):
     """The server is stopping and takes or finishes no more work."""
 
     code = "shutting_down"
+
+
+class DownloadFailed(LollmsError):
+    """A file could not be fetched from a hub, or is not what the hub says; what is kept can be gone on with."""
+
+    code = "download_failed"
+    status = 502
 
 
 class GenerationFailed(LollmsError):

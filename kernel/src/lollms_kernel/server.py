@@ -13,7 +13,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from .config.watch import watch
 from .contracts import Listener, Transport
 from .errors import ConfigError
 from .gate import Gate
-from .kernel import LocalKernel
+from .kernel import LocalKernel, Serving
 from .plugins import PluginSet, load_plugins
 from .rest.docs_pages import openapi_config
 from .rest.errors import exception_handlers
@@ -118,7 +118,10 @@ async def serve(
             for listener in wanted
             if (bound := _bind(listener, stack)) is not None
         ]
+        stop = _Stop(servers)
+        kernel.serving = Serving(lambda listener: _opened(kernel, listener, host, grace), stop)
         await stack.enter_async_context(kernel)
+        await kernel.downloads.open()
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
@@ -126,9 +129,23 @@ async def serve(
             watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
             stack.callback(watching.cancel)
         await _until_stopped(
-            kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url))
+            kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url)), stop
         )
     return 0
+
+
+class _Stop:
+    """What a signal does: the first one asks, the second one means now."""
+
+    def __init__(self, servers: Sequence[_Server]) -> None:
+        self.asked = asyncio.Event()
+        self._servers = servers
+
+    def __call__(self, now: bool = False) -> None:
+        if self.asked.is_set() or now:
+            for server in self._servers:
+                server.force_exit = True
+        self.asked.set()
 
 
 class _Server(uvicorn.Server):
@@ -168,20 +185,33 @@ class _Server(uvicorn.Server):
         yield
 
 
+@contextlib.asynccontextmanager
+async def _opened(kernel: LocalKernel, listener: Listener, host: str, grace: float) -> AsyncIterator[str]:
+    """One more port, for `Kernel.listen`."""
+    assert listener.rules is not None, "the routes of the main port are not those of this one"
+    host = listener.host or host
+    check_exposure(host, kernel.config)
+    gate = Gate(listener.app, kernel.config, kernel.access, host, (), listener.rules)
+    with _bound(host, listener.port) as bound:
+        server = _Server(gate, bound, grace)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve_bound())
+            await server.ready.wait()
+            try:
+                yield server.url
+            finally:
+                server.should_exit = True
+
+
 async def _until_stopped(
     kernel: LocalKernel,
     transports: Sequence[Transport],
     servers: Sequence[_Server],
     grace: float,
     when_ready: Callable[[], None],
+    stop: _Stop,
 ) -> None:
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        if stopping.is_set():  # the second signal means now
-            for server in servers:
-                server.force_exit = True
-        stopping.set()
+    stopping = stop.asked
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

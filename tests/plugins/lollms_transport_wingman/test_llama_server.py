@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from lollms_kernel.errors import ConfigError
+from lollms_kernel.testing.fakes.hub import FakeHub
 from lollms_kernel.testing.server_process import free_port
 from lollms_transport_wingman.llama_server.command import llama_server
 from lollms_transport_wingman.llama_server.configuration import (
@@ -26,6 +27,7 @@ from lollms_transport_wingman.llama_server.configuration import (
     transport_settings,
 )
 from lollms_transport_wingman.llama_server.flags import _SWITCHES, _VALUES
+from lollms_transport_wingman.llama_server.hub import fetched
 
 MODEL = (
     Path(__file__).parents[3]
@@ -240,3 +242,23 @@ def test_keys_come_from_the_flag_and_from_a_file(tmp_path: Path) -> None:
     assert api_keys(flags(api_key="one, two", api_key_file=file)) == ("one", "two", "three")
     assert configuration(flags(api_key="k")).main.server.allow_insecure_bind is False
     assert configuration(flags()).main.server.allow_insecure_bind is True
+
+
+def test_a_model_of_a_hub_is_downloaded_once_and_then_found_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="--offline"):
+        fetched("owner/tiny-GGUF:Q8_0", None, offline=True)
+    with FakeHub() as hub:
+        hub.add("owner/tiny-GGUF", {"tiny.Q8_0.gguf": MODEL.read_bytes()})
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        first = fetched("owner/tiny-GGUF:Q8_0", None, offline=False)
+    named = fetched("owner/tiny-GGUF", "tiny.Q8_0.gguf", offline=True)
+    best = fetched("owner/tiny-GGUF", None, offline=True)
+
+    assert first.read_bytes() == MODEL.read_bytes()
+    assert first.is_relative_to(tmp_path / "cache")
+    assert first == named == best
+    with pytest.raises(ConfigError, match="--offline"):
+        fetched("owner/tiny-GGUF:Q4_0", None, offline=True)

@@ -86,11 +86,7 @@ def _legacy(folder: Path, file: str, fields: Fields) -> Script | None:
         return None
     own = {path.stem for path in (folder / file).parent.glob("*.py")}
     missing = sorted(
-        {
-            module
-            for module in _imported(tree)
-            if module.partition(".")[0] not in own and not _is_there(module)
-        }
+        {module for module in _imported(tree) if module.partition(".")[0] not in own and not _is_there(module)}
     )
     return Script("legacy", file, tuple(missing))
 

@@ -28,6 +28,8 @@ class Inference:
         self.started = time.time()
         self.build_info = f"lollms-{importlib.metadata.version('lollms-kernel')}"
         """What answers: `build_info` and `system_fingerprint`."""
+        self.single_model = False
+        """Whether the default instance answers whatever model a request names."""
         self.loading: LollmsError | None = None
         """What everything is answered with while the model of a llama-server is loaded, and when that failed."""
 

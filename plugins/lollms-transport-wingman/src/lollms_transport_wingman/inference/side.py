@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from litestar import asgi
-from litestar.types import Receive, Scope, Send
-
 from lollms_kernel.contracts import Cors, ErrorAnswer, Health, Kernel, Listener, PortRules
 from lollms_kernel.errors import LollmsError
 
@@ -83,6 +80,9 @@ async def _nowhere(_message: Any) -> None:
 
 
 def _handler(app: InferenceApp, paths: list[str], *, is_mount: bool = False) -> Any:
+    from litestar import asgi
+    from litestar.types import Receive, Scope, Send
+
     @asgi(paths, is_mount=is_mount, copy_scope=False)
     async def inference(scope: Scope, receive: Receive, send: Send) -> None:
         # Litestar cuts the folder off the path and adds a slash

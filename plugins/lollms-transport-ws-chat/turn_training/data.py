@@ -27,15 +27,19 @@ class Arrays(NamedTuple):
     complete: npt.NDArray[np.float32]
 
 
-def generated(seed: int, count: int) -> tuple[Arrays, dict[str, int]]:
-    """So many different examples, and the vocabulary."""
-    source = Examples(seed)
+def examples_of(seed: int, count: int) -> list[Example]:
+    """So many different examples."""
     chosen: dict[tuple[str, int], Example] = {}
-    for example in islice(source.stream(), 3 * count):
+    for example in islice(Examples(seed).stream(), 3 * count):
         chosen.setdefault((example.text, example.expected), example)
         if len(chosen) >= count:
             break
-    examples = list(chosen.values())
+    return list(chosen.values())
+
+
+def generated(seed: int, count: int) -> tuple[Arrays, dict[str, int]]:
+    """So many different examples, and the vocabulary."""
+    examples = examples_of(seed, count)
     counts = Counter(word for example in examples for word in normalised(example.text).split())
     known = sorted(word for word, n in counts.items() if n >= LEAST)
     words = [*SPECIALS, *sorted({*known, *function_words()})]

@@ -12,7 +12,9 @@ from .grammar import COMPLETE, OPEN, SILENT, Grammar, Word
 DIGIT_WORDS = ["oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fifteenth".split()
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth fifteenth".split()
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 DOMAINS = ["com", "org", "net", "co dot uk", "de", "edu", "io"]
 LEAD_INS = [
@@ -184,8 +186,19 @@ def plate(rng: random.Random, grammar: Grammar) -> Answer:
 def email(rng: random.Random, grammar: Grammar) -> Answer:
     """An address with its dots and its at."""
     name, surname = _any(rng, grammar, "NAME"), _any(rng, grammar, "SURNAME")
-    local = rng.choice([[name], [name, "dot", surname], [name, surname], [name[0], "dot", surname], ["info"], ["contact"],
-                        [name, "underscore", surname], [name, *_texts(_digits(rng, 2))], [surname, "dash", name]])  # fmt: skip
+    local = rng.choice(
+        [
+            [name],
+            [name, "dot", surname],
+            [name, surname],
+            [name[0], "dot", surname],
+            ["info"],
+            ["contact"],
+            [name, "underscore", surname],
+            [name, *_texts(_digits(rng, 2))],
+            [surname, "dash", name],
+        ]
+    )
     host = rng.choice(
         [["gmail"], ["hotmail"], ["yahoo"], ["outlook"], [surname], [_any(rng, grammar, "N")], ["icloud"]]
     )

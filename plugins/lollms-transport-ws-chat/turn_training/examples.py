@@ -11,9 +11,9 @@ from lollms_transport_ws_chat.turn_detection.history import Expected
 from lollms_transport_ws_chat.turn_detection.languages import language
 
 from .digits import answer
-from .grammar import COMPLETE, NEEDED, OPEN, Grammar, Word
+from .grammar import COMPLETE, NEEDED, OPEN, PHRASES, Grammar, Word, entries
 
-WEIGHTS = {OPEN: 1.0, NEEDED: 6.0}
+WEIGHTS = {OPEN: 1.0, NEEDED: 5.0}
 """How often people pause at a place, other things being equal."""
 
 ANSWERS = {
@@ -28,18 +28,11 @@ ANY_BEFORE = (
     + [Expected.OPEN] * 3
     + [Expected.WHICH, Expected.YES_OR_NO]
 )
-FILLERS = ["um", "uh", "er", "uhm", "like", "you know", "i mean", "hmm", "well", "let me see", "let's see"]
-GOING_ON = ["and", "but", "so", "because", "or", "and then", "and um", "but uh", "so um", "or maybe", "because i", "and i",
-            "so i", "and the", "but the", "with the", "and also", "which", "if", "when", "that", "to", "for", "in the",
-            "with", "at the", "on", "from", "about", "and it's", "but i'm", "like", "except", "especially"]  # fmt: skip
-BEFORE = ["um", "uh", "so", "okay", "well", "yeah", "hey", "and", "oh", "okay so", "um so", "actually", "alright", "right so",
-          "please", "hi", "hello", "listen", "look", "yeah um", "oh and", "but", "also"]  # fmt: skip
-ALONE = ["um", "uh", "hmm", "so", "well", "and", "but", "okay so", "so um", "and uh", "well um", "i mean", "you know",
-         "yeah so", "the", "i", "it's", "um i", "so i", "well i", "yeah but", "and then", "oh and", "actually", "basically",
-         "so basically", "the thing is", "well the thing is", "let me see", "let's see", "it's like", "i was like",
-         "one more thing", "another thing", "also", "by the way", "like", "because", "um yeah", "uh yeah so", "i guess i",
-         "what i mean is", "what i meant was", "i would say", "how do i say", "how should i put it", "for example"]  # fmt: skip
-SYLLABLES = "ba be bo ca co da de di fa fe fi ga go ha he ka ke la le li lo ma me mi mo na ne no pa pe po ra re ri ro sa se so ta te ti to va ve vi wa wi za zo tra pre sto cla gri ple".split()  # fmt: skip
+PAUSES = entries(PHRASES / "pauses.txt")
+SYLLABLES = (
+    "ba be bo ca co da de di fa fe fi ga go ha he ka ke la le li lo ma me mi mo na ne no pa pe po ra re r"
+    "i ro sa se so ta te ti to va ve vi wa wi za zo tra pre sto cla gri ple"
+).split()
 CODAS = ["", "", "n", "r", "l", "s", "t", "m", "ck", "nd", "rt", "x", "th", "sh"]
 KEPT = ["ing", "ed", "ly", "s", "er", "est", "ion", "ness", "ment", "able", "ful", "ive", "al", "y"]
 
@@ -84,7 +77,7 @@ class Examples:
         rng = self._rng
         draw = rng.random()
         if draw < 0.02:
-            yield self._styled(rng.choice(ALONE), rng.choice(ANY_BEFORE), False)
+            yield self._styled(rng.choice(PAUSES["ALONE"]), rng.choice(ANY_BEFORE), False)
             return
         if draw < 0.14:
             words, expected = answer(rng, self.grammar)
@@ -102,7 +95,7 @@ class Examples:
         rng = self._rng
         draw = rng.random()
         if draw < 0.12:
-            return rng.choice(BEFORE).split()
+            return rng.choice(PAUSES["BEFORE"]).split()
         if expected >= Expected.NAME:
             return []
         if draw < 0.22:
@@ -129,14 +122,15 @@ class Examples:
         rng = self._rng
         if rng.random() < 0.12:  # whole, and then a word that goes on
             ends = [n for n, word in enumerate(words, 1) if word.after == COMPLETE]
-            tail = rng.choice(GOING_ON if rng.random() < 0.75 else FILLERS)
+            tail = rng.choice(PAUSES["GOING_ON"] if rng.random() < 0.75 else PAUSES["FILLERS"])
             kept = self._disguised(words[: rng.choice(ends)], expected)
             return self._styled(_text([*_as_words(prefix), *kept]) + " " + tail, expected, False)
         places = [n for n, word in enumerate(words, 1) if word.after in WEIGHTS]
         if not places:
             return None
         weights = [
-            WEIGHTS[words[n - 1].after] * (3.0 if words[n - 1].text in self._function else 1.0) for n in places
+            WEIGHTS[words[n - 1].after] * (2.0 if words[n - 1].text in self._function else 1.0)
+            for n in places
         ]
         (end,) = rng.choices(places, weights)
         text = _text(words[:end])
@@ -147,16 +141,16 @@ class Examples:
         if (text, False) in self.complete or (answers and (text, True) in self.complete):
             return None
         if rng.random() < 0.08:
-            text += " " + rng.choice(FILLERS)
+            text += " " + rng.choice(PAUSES["FILLERS"])
             return self._styled(" ".join([*prefix, text]), expected, False)
         return self._styled(
             _text([*_as_words(prefix), *self._disguised(words[:end], expected)]), expected, False
         )
 
     def _disguised(self, words: list[Word], expected: Expected) -> list[Word]:
-        """In half of the turns: words of content as strangers, which only their endings tell apart."""
+        """In two of five turns: words of content as strangers, which only their endings tell apart."""
         rng = self._rng
-        if rng.random() < 0.5 or expected >= Expected.NAME:
+        if rng.random() < 0.6 or expected >= Expected.NAME:
             return words
         chance = rng.choice([0.15, 0.4, 0.8])
         return [
@@ -212,7 +206,8 @@ class Examples:
 _AM = re.compile(r"\bi am(?= \w)")
 
 QUESTION_WORDS = frozenset(
-    "what who where when why how which whose is are do does did can could will would should have has was were may am".split()
+    "what who where when why how which whose is are do does did can could will would should have has was were may"
+    " am".split()
 )
 
 

@@ -53,9 +53,9 @@ class Grammar:
 
     def __init__(self) -> None:
         self.entries: dict[str, list[Node]] = {}
-        for name, alternatives in with_forms(_entries(PHRASES / "lexicon.txt")).items():
+        for name, alternatives in with_forms(entries(PHRASES / "lexicon.txt")).items():
             self.entries[name] = [parse(text) for text in alternatives]
-        for name, alternatives in _entries(PHRASES / "grammar.txt").items():
+        for name, alternatives in entries(PHRASES / "grammar.txt").items():
             self.entries[name] = [parse(text) for text in alternatives]
         self.templates = [t for name in ("templates", "spoken") for t in _templates(PHRASES / f"{name}.txt")]
         self._weights = [template.weight for template in self.templates]
@@ -129,22 +129,22 @@ def _alternatives(tokens: list[str], at: int) -> tuple[Node, int]:
     found: list[Node] = []
     parts: list[Node | str] = []
     while at < len(tokens) and tokens[at] not in (")", "]", ">"):
-        token = tokens[at]
+        mark = tokens[at]
         at += 1
-        if token == "|":
+        if mark == "|":
             found.append(("sequence", tuple(parts)))
             parts = []
-        elif token == "{":
+        elif mark == "{":
             parts.append(("name", (tokens[at],)))
             assert tokens[at + 1] == "}", tokens
             at += 2
-        elif token in _CLOSING:
+        elif mark in _CLOSING:
             inner, at = _alternatives(tokens, at)
-            assert tokens[at] == _CLOSING[token], f"{token} is not closed: {' '.join(tokens)}"
+            assert tokens[at] == _CLOSING[mark], f"{mark} is not closed: {' '.join(tokens)}"
             at += 1
-            parts.append(inner if token == "(" else ("maybe" if token == "[" else "needed", (inner,)))
+            parts.append(inner if mark == "(" else ("maybe" if mark == "[" else "needed", (inner,)))
         else:
-            parts.append(token)
+            parts.append(mark)
     found.append(("sequence", tuple(parts)))
     return (found[0] if len(found) == 1 else ("choice", tuple(found))), at
 
@@ -164,12 +164,13 @@ def _lines(file: Path) -> tuple[str, ...]:
     return tuple(line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("#"))
 
 
-def _entries(file: Path) -> dict[str, list[str]]:
-    entries = {}
+def entries(file: Path) -> dict[str, list[str]]:
+    """The alternatives of each name of a file."""
+    found = {}
     for line in _lines(file):
         name, _, alternatives = line.partition(": ")
-        entries[name] = _split(alternatives)
-    return entries
+        found[name] = _split(alternatives)
+    return found
 
 
 def _split(text: str) -> list[str]:

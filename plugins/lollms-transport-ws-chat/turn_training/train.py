@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +30,11 @@ class Plan(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A network with the vocabulary of its first input."""
+    """A network with the vocabulary of its first input, and how it came about."""
 
     network: TurnNetwork
     vocabulary: dict[str, int]
+    history: dict[str, float]
 
 
 def train(plan: Plan) -> Trained:
@@ -50,7 +53,7 @@ def train(plan: Plan) -> Trained:
     steps = plan.epochs * (len(data.complete) // plan.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps, pct_start=0.1)
     rng = np.random.default_rng(plan.seed)
-    step = 0
+    step, loss = 0, math.nan
     for epoch in range(plan.epochs):
         total = 0.0
         order = rng.permutation(len(data.complete))
@@ -61,15 +64,12 @@ def train(plan: Plan) -> Trained:
             step += 1
             if step > 0.67 * steps and step % 20 == 0:
                 averaged.update_parameters(network)
-        logger.info(
-            "epoch %d, loss %.4f, %.0f s",
-            epoch + 1,
-            total * plan.batch / len(order),
-            time.monotonic() - started,
-        )
+        loss = total * plan.batch / len(order)
+        logger.info("epoch %d, loss %.4f, %.0f s", epoch + 1, loss, time.monotonic() - started)
     trained = averaged.module.eval()
     assert isinstance(trained, TurnNetwork)
-    return Trained(trained, vocabulary)
+    history = {**plan._asdict(), "words": len(vocabulary), "last loss": round(loss, 4)}
+    return Trained(trained, vocabulary, history)
 
 
 def _step(
@@ -84,7 +84,30 @@ def _step(
     wanted = torch.from_numpy(data.complete[chosen]) * (1 - smoothing) + smoothing / 2
     loss = functional.binary_cross_entropy_with_logits(network(words, whole), wanted)
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
+
+
+def save(trained: Trained, file: Path) -> None:
+    """A checkpoint."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "network": trained.network.state_dict(),
+            "vocabulary": list(trained.vocabulary),
+            "history": trained.history,
+        },
+        file,
+    )
+
+
+def load(file: Path) -> Trained:
+    """What `save` wrote."""
+    stored = torch.load(file, weights_only=True)
+    network = TurnNetwork(len(stored["vocabulary"]))
+    network.load_state_dict(stored["network"])
+    return Trained(
+        network.eval(), {word: n for n, word in enumerate(stored["vocabulary"])}, stored["history"]
+    )

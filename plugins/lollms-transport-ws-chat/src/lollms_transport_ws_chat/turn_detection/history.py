@@ -32,22 +32,63 @@ class Expected(enum.IntEnum):
 
 
 _KINDS: list[tuple[Expected, re.Pattern[str]]] = [
-    (kind, re.compile(rf"\b(?:{pattern})"))
-    for kind, pattern in [
-        (Expected.SPELLING, r"spell|letters of|licen[cs]e plate|number plate|registration plate"),
-        (Expected.EMAIL, r"e-?mail|web ?(?:site|address)"),
-        (Expected.YEAR, r"(?:what|which) year|the year|expir"),
-        (Expected.CARD, r"card number|number (?:of|on) (?:your|the) .{0,16}card|account number|iban"),
-        (Expected.PHONE, r"(?:phone|telephone|mobile|cell|callback|contact) number|number (?:can|should) (?:i|we) (?:call|reach)"),
-        (Expected.POSTCODE, r"zip|post(?:al)? ?code"),
-        (Expected.CODE, r"(?:pin|code|digits|(?:order|booking|reference|customer|tracking|serial|policy|ticket|member|membership|confirmation|case|claim|invoice|model|id) number)\b"),
-        (Expected.DATE, r"date|birthday|were you born|what day (?:of|and)"),
-        (Expected.NAME, r"name\b|who am i (?:speaking|talking)|who is (?:this|calling)"),
-        (Expected.CLOCK, r"(?:what|which|at what) time|how late|how early"),
-        (Expected.AMOUNT, r"how (?:much|many|old|long|far|tall|often)|house number|what (?:amount|number|temperature|age)"),
-        (Expected.OPEN, r"(?:how|what) (?:can|may) i (?:help|do|assist)|help you|tell me|describe|anything else|what brings|problem|what happened|what(?:'s| is) (?:wrong|going on|on your mind|up|the (?:issue|matter|reason))|explain|why\b|go ahead|how (?:are|do) you feel"),
+    (kind, re.compile(r"\b(?:" + "|".join(patterns) + ")"))
+    for kind, patterns in [
+        (Expected.SPELLING, ["spell", "letters of", "(?:licen[cs]e|number|registration) plate"]),
+        (Expected.EMAIL, ["e-?mail", "web ?(?:site|address)"]),
+        (Expected.YEAR, ["(?:what|which) year", "the year", "expir"]),
+        (
+            Expected.CARD,
+            ["card number", "number (?:of|on) (?:your|the) .{0,16}card", "account number", "iban"],
+        ),
+        (
+            Expected.PHONE,
+            [
+                "(?:phone|telephone|mobile|cell|callback|contact) number",
+                "number (?:can|should) (?:i|we) (?:call|reach)",
+                "number to (?:call|reach)",
+            ],
+        ),
+        (Expected.POSTCODE, ["zip", "post(?:al)? ?code"]),
+        (
+            Expected.CODE,
+            [
+                r"(?:pin|code|digits)\b",
+                "(?:order|booking|reference|customer|tracking|serial|policy|ticket|member|membership) number",
+                "(?:confirmation|case|claim|invoice|model|id) number",
+            ],
+        ),
+        (Expected.DATE, ["date", "birthday", "were you born", "what day (?:of|and)"]),
+        (Expected.NAME, [r"name\b", "who am i (?:speaking|talking)", "who is (?:this|calling)"]),
+        (Expected.CLOCK, ["(?:what|which|at what) time", "how late", "how early"]),
+        (
+            Expected.AMOUNT,
+            [
+                "how (?:much|many|old|long|far|tall|often)",
+                "house number",
+                "what (?:amount|number|temperature|age)",
+            ],
+        ),
+        (
+            Expected.OPEN,
+            [
+                "(?:how|what) (?:can|may) i (?:help|do|assist)",
+                "help you",
+                "tell me",
+                "describe",
+                "anything else",
+                "what brings",
+                "problem",
+                "what happened",
+                "what(?:'s| is) (?:wrong|going on|on your mind|up|the (?:issue|matter|reason))",
+                "explain",
+                r"why\b",
+                "go ahead",
+                "how (?:are|do) you feel",
+            ],
+        ),
     ]
-]  # fmt: skip
+]
 _YES_OR_NO = re.compile(
     r"(?:and|so|or|okay|great|right|well|then|but|sorry|also|just|alright|all right)? ?"
     r"(?:is|are|was|were|do|does|did|have|has|had|can|could|would|will|shall|should|may|am|isn't|aren't|don't|didn't"

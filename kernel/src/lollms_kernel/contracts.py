@@ -55,6 +55,7 @@ class BindingCard(msgspec.Struct, frozen=True, kw_only=True):
     documentation_url: str | None = None
     supported_input_modalities: tuple[str, ...] = ("text",)
     supported_output_modalities: tuple[str, ...] = ("text",)
+    """The first one is what it is made for: its built-in instance then serves such requests by default."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, SkipValidation
 from msgspec import UNSET
 
-from ..contracts import Kernel, PersonalityCard
+from ..contracts import DEFAULT_WELCOME, Kernel, PersonalityCard
 from ..errors import NotFound
 from .wire import ListPersonalitiesAnswer, PersonalityAnswer, PersonalityInfo
 
@@ -51,7 +51,7 @@ async def get_personality(kernel: TheKernel, name: FromPath[str]) -> Personality
     personality = kernel.find_personality(name.removeprefix("/"))
     card = personality.card
     return PersonalityAnswer(
-        **_facts(card),
+        **{**_facts(card), "welcome_message": card.greeting, "disclaimer": card.disclaimer},
         id=card.id,
         has_logo=await asyncio.to_thread(lambda: personality.logo) is not None,
         greets_in_history=card.greets_in_history,
@@ -94,8 +94,8 @@ def _facts(card: PersonalityCard) -> dict[str, Any]:
         "icon": card.icon,
         "is_scripted": card.is_scripted,
         "path": card.folder or card.id,
-        "welcome_message": card.greeting,
-        "disclaimer": card.disclaimer,
+        "welcome_message": card.greeting if card.welcome_message != DEFAULT_WELCOME else UNSET,
+        "disclaimer": card.disclaimer or UNSET,
         "script_enabled": card.script_enabled if scripted else UNSET,
         "legacy_script": True if card.legacy_script else UNSET,
         "languages": card.languages or UNSET,

@@ -166,7 +166,7 @@ class ListActiveBindingsAnswer(msgspec.Struct, frozen=True):
 class PersonalityInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A personality; its key in the listing is what requests name, `path` the name of its folder.
 
-    The last four fields are there only where there is something to say.
+    The fields after `path` are there only where there is something to say.
     """
 
     name: str
@@ -179,8 +179,8 @@ class PersonalityInfo(msgspec.Struct, frozen=True, kw_only=True):
     icon: str
     is_scripted: bool
     path: str
-    welcome_message: str
-    disclaimer: str
+    welcome_message: Annotated[str | UnsetType, Meta(description="To show first, if it is its own.")] = UNSET
+    disclaimer: Annotated[str | UnsetType, Meta(description="To show before use.")] = UNSET
     script_enabled: Annotated[
         bool | UnsetType,
         Meta(description="Whether its script may run; without, its conditioning works alone."),

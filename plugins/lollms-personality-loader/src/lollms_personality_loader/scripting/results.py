@@ -24,6 +24,8 @@ class Results:
         self._texts = 0
         self.empty = True
         """Whether nothing has come that a client could show."""
+        self.facts: dict[str, Any] = {}
+        """Metadata of the text as a whole."""
 
     def returned(self, value: Any) -> Iterator[Chunk]:
         """What `run_workflow` gave: text, one output, a list of them, or any other value."""
@@ -82,6 +84,8 @@ class Results:
         items = content if isinstance(content, list) else [content]
         for item in items:
             value = self._mapped(item) if isinstance(item, dict) else {"type": "text", "data": item}
+            if value.get("type") == "text" and isinstance(value.get("metadata"), dict):
+                self.facts.update(value["metadata"])
             if value.get("data") is None or (told and value.get("type") in ("text", "info")):
                 continue
             yield from self._output(value)
@@ -107,6 +111,7 @@ class Results:
         metadata = value.get("metadata")
         facts = metadata if isinstance(metadata, dict) else {}
         if kind == "text" and not self._texts:
+            self.facts.update(facts)
             yield from self._thoughts(value.get("thoughts"))
             yield from self._text(_text_of(data))
             return

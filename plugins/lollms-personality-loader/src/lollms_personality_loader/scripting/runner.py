@@ -91,7 +91,7 @@ class ScriptRunner:
             raise GenerationFailed(
                 "Generation failed to produce output.", hint=f"The script of '{card.id}' returned nothing."
             )
-        yield Finished()
+        yield Finished(usage=services.usage, metadata=results.facts)
 
     async def close(self) -> None:
         """End the process that is kept ready."""

@@ -34,6 +34,7 @@ from lollms_kernel.types import (
     TextDelta,
     ThoughtDelta,
     ToolCall,
+    Usage,
 )
 
 
@@ -78,6 +79,8 @@ class Services:
         self._context = context
         self._left = max_generations
         self._limit = max_generations
+        self.usage: Usage | None = None
+        """The tokens of all generations so far."""
 
     def handlers(self) -> Mapping[str, Any]:
         """By the names that the process calls them."""
@@ -118,6 +121,7 @@ class Services:
                     case ToolCall():
                         yield {"call": {"id": chunk.id, "name": chunk.name, "arguments": chunk.arguments}}
                     case Finished():
+                        self.usage = _sum(self.usage, chunk.usage)
                         yield {"finished": _finished(chunk)}
                     case Failed():
                         raise error_from_code(chunk.code, chunk.message, hint=chunk.hint)
@@ -158,9 +162,9 @@ class Services:
         try:
             return [True, _plain(await function.call(arguments))]
         except InvalidRequest as error:
-            return [False, error.message]
+            return [False, error.message.rstrip(".")]
         except LollmsError as error:
-            return [False, f"Error executing function '{name}': {error.message}"]
+            return [False, error.message]
 
     async def list_functions(self) -> list[dict[str, Any]]:
         """Name, description and schema of each."""
@@ -219,6 +223,16 @@ def _finished(chunk: Finished) -> dict[str, Any]:
         "usage": {**msgspec.structs.asdict(usage), "total_tokens": usage.total_tokens} if usage else None,
         "model": chunk.metadata.get("model"),
     }
+
+
+def _sum(one: Usage | None, other: Usage | None) -> Usage | None:
+    if one is None or other is None:
+        return one or other
+    return Usage(
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        one.cached_tokens + other.cached_tokens,
+    )
 
 
 def _convert(raw: dict[str, Any], kind: type[Wish]) -> Wish:

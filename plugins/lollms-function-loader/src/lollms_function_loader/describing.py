@@ -44,11 +44,11 @@ class DescribedFile(msgspec.Struct, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(DescribedFile)
 
 
-def describe_files(files: Sequence[Path], timeout: float = TIMEOUT) -> Iterator[DescribedFile]:
+def describe_files(files: Sequence[Path]) -> Iterator[DescribedFile]:
     """Each file in its order. One that ends the process, or that takes too long, takes no other along."""
     waiting = list(files)
     while waiting:
-        lines, why = _ask(waiting, timeout)
+        lines, why = _ask(waiting, TIMEOUT)
         described = [_decoder.decode(line) for line in lines]
         yield from described
         waiting = waiting[len(described) :]

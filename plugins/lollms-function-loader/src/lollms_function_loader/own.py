@@ -52,8 +52,10 @@ async def evaluate(expression: str) -> int | float:
         expression: Numbers, + - * / // % **, parentheses, pi, e and abs, ceil, cos, exp, floor, log, log10, max, min,
             round, sin, sqrt, tan. No units, no thousands separators.
     """
+    if len(expression) > MAX_LENGTH:
+        raise InvalidRequest(f"An expression may have {MAX_LENGTH} characters, not {len(expression)}.")
     try:
-        result: int | float = _value(ast.parse(expression[: MAX_LENGTH + 1].strip(), mode="eval").body)
+        result: int | float = _value(ast.parse(expression.strip(), mode="eval").body)
     except InvalidRequest:
         raise
     except (SyntaxError, ValueError, ArithmeticError, TypeError, RecursionError, MemoryError) as error:

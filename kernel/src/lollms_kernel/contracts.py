@@ -257,6 +257,10 @@ class HasEngine(Protocol):
 # --- personalities ----------------------------------------------------------------------------------------
 
 
+DEFAULT_WELCOME = "Welcome! How can I help you today?"
+"""What a personality greets with that does not say how."""
+
+
 class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a personality. `id` is what requests name and listings use as key."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,8 @@ Key = tuple[str, str]
 
 POLL = 1.0
 """Seconds after which a change that another process made is seen."""
-MAX_QUEUED = 10_000
+UNREACHABLE = 60.0
+"""Seconds for which a hub that did not list its models is not asked again."""
 
 
 class Pulled(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ class Downloads:
         self._changed = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
         self._closed = False
+        self._unreachable_until = 0.0
 
     # --- lifetime ---
 
@@ -167,6 +170,26 @@ class Downloads:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._poll):
                 await self._changed.wait()
+
+    async def catalogue(self, limit: int, fresh: float) -> list[HubModel]:
+        """The GGUF models of the hub that changed last, asked for anew after `fresh` seconds.
+
+        Where the hub cannot be reached, what it said last. Raises what keeps it from telling where it never did.
+        """
+        key = f"{self.hub.url} {limit}"
+        known = await self._records.remembered(key)
+        if known is not None and (known[0] < fresh or time.monotonic() < self._unreachable_until):
+            return await asyncio.to_thread(_decode_models, known[1])
+        try:
+            models = await self.hub.models(limit)
+        except LollmsError as error:
+            if known is None:
+                raise
+            self._unreachable_until = time.monotonic() + UNREACHABLE
+            logger.info("%s What it listed before is used.", error.message)
+            return await asyncio.to_thread(_decode_models, known[1])
+        await self._records.remember(key, await asyncio.to_thread(msgspec.json.encode, models))
+        return models
 
     # --- what may be asked for ---
 
@@ -405,6 +428,10 @@ class Downloads:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _decode_models(said: bytes) -> list[HubModel]:
+    return msgspec.json.decode(said, type=list[HubModel])
 
 
 def _check(download: Download) -> None:

@@ -8,15 +8,20 @@ from typing import Any
 from lollms_kernel.contracts import ErrorAnswer, Health, Kernel, Listener
 from lollms_kernel.errors import LollmsError
 
+from .active import Active
 from .settings import WingmanSettings
 
 
 class Side:
     """Inference or control. The transport puts together what its sides say; see `contracts.Transport`."""
 
-    def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
+    def __init__(self, kernel: Kernel, settings: WingmanSettings, active: Active) -> None:
         self.kernel = kernel
         self.settings = settings
+        self.active = active
+
+    def meet(self, sides: Sequence[Side]) -> None:
+        """Called once with all sides."""
 
     @property
     def prefixes(self) -> Sequence[str]:

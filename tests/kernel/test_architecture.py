@@ -23,6 +23,7 @@ ROOMS: list[set[str]] = [
     {"contracts"},
     {"hookspecs"},
     {
+        "bodies",
         "config",
         "plugins",
         "thoughts",
@@ -56,6 +57,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ENGINES = {"diffusers", "llama_cpp", "ollama", "onnxruntime", "torch", "transformers"}
 
 PROMISED = {
+    "bodies",
     "errors",
     "types",
     "contracts",

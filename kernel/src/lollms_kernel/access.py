@@ -18,7 +18,7 @@ import msgspec
 from .config.api_keys import digest, entries
 from .config.schema import SecurityConfig
 from .contracts import PersonalityCard
-from .errors import Forbidden, RateLimited, Unauthorized
+from .errors import Forbidden, KeyMissing, RateLimited, Unauthorized
 
 WINDOW = 60.0
 """Seconds that `requests_per_minute` counts over."""
@@ -116,7 +116,7 @@ class Access:
         if not self.needs_key:
             return ANYBODY
         if not key:
-            raise Forbidden("API Key required but not provided.")
+            raise KeyMissing("API Key required but not provided.")
         asked = digest(key)
         found = None
         # every key is compared, each in constant time, so that time tells nothing about which one came close
@@ -154,7 +154,7 @@ class Access:
         if tenant in self._revoked:
             raise revoked_error()
         if caller is not None and not tenant and self.needs_key:
-            raise Forbidden("API Key required but not provided.", hint="Connect again with a key.")
+            raise KeyMissing("API Key required but not provided.", hint="Connect again with a key.")
         grant = self._tenants.get(tenant, ANYBODY)
         limit = grant.concurrent_streams
         if limit is not None and running >= limit:

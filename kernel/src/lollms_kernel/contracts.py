@@ -472,6 +472,11 @@ class Transport(ABC):
     async def open(self) -> None:  # noqa: B027
         """Start what runs beside requests."""
 
+    async def drain(self, grace: float) -> None:  # noqa: B027
+        """The server stops: end long-lived connections in this protocol's own way, within `grace` seconds.
+
+        Called while connections are still open and answers under way may still end; `close` comes after both."""
+
     async def close(self) -> None:  # noqa: B027
         """End it; called before bindings are closed."""
 

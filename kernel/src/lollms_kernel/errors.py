@@ -9,6 +9,7 @@
      │  └ ContextOverflow          400 context_overflow
      ├ Unauthorized                401 unauthorized
      ├ Forbidden                   403 forbidden
+     │  └ KeyMissing               403 key_missing
      ├ NotFound                    404 not_found
      │  ├ BindingNotFound          404 binding_not_found
      │  ├ ModelNotFound            404 model_not_found
@@ -140,10 +141,16 @@ class Unauthorized(LollmsError):
 
 
 class Forbidden(LollmsError):
-    """A key is needed and none was sent, or the origin is not allowed."""
+    """The key, or the lack of one, does not allow this, or the origin is not allowed."""
 
     code = "forbidden"
     status = 403
+
+
+class KeyMissing(Forbidden):
+    """A key is needed and none was sent."""
+
+    code = "key_missing"
 
 
 class NotFound(LollmsError):

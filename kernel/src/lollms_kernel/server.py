@@ -125,9 +125,12 @@ async def serve(
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
-        watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
-        stack.callback(watching.cancel)
-        await _until_stopped(kernel, servers, grace, lambda: announce(_banner(kernel, servers[0].url)), stop)
+        if port is not None:  # else no file holds the configuration
+            watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
+            stack.callback(watching.cancel)
+        await _until_stopped(
+            kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url)), stop
+        )
     return 0
 
 
@@ -201,10 +204,13 @@ async def _opened(kernel: LocalKernel, listener: Listener, host: str, grace: flo
 
 
 async def _until_stopped(
-    kernel: LocalKernel, servers: Sequence[_Server], grace: float, when_ready: Callable[[], None], stop: _Stop
+    kernel: LocalKernel,
+    transports: Sequence[Transport],
+    servers: Sequence[_Server],
+    grace: float,
+    when_ready: Callable[[], None],
+    stop: _Stop,
 ) -> None:
-    stopping = stop.asked
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -215,13 +221,28 @@ async def _until_stopped(
             for server in servers:
                 await server.ready.wait()
             when_ready()
-            await stopping.wait()
+            await stop.asked.wait()
+            tasks.create_task(kernel.drain(grace))
+            await _take_leave(transports, grace)
             for server in servers:
                 server.should_exit = True
-            await kernel.drain(grace)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _take_leave(transports: Sequence[Transport], grace: float) -> None:
+    """Let every protocol end its connections in its own way, all at once; none keeps the server from stopping."""
+    leaving = {asyncio.create_task(transport.drain(grace)): transport.name for transport in transports}
+    if not leaving:
+        return
+    done, late = await asyncio.wait(leaving, timeout=grace + 1.0)
+    for task in late:
+        task.cancel()
+        logger.warning("%s: still ending connections after %g s; left alone", leaving[task], grace + 1.0)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: ending its connections failed", leaving[task], exc_info=error)
 
 
 def _bind(

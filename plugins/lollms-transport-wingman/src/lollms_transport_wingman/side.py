@@ -15,13 +15,15 @@ from .settings import WingmanSettings
 class Side:
     """Inference or control. The transport puts together what its sides say; see `contracts.Transport`."""
 
-    def __init__(self, kernel: Kernel, settings: WingmanSettings, active: Active) -> None:
+    def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         self.kernel = kernel
         self.settings = settings
-        self.active = active
 
-    def meet(self, sides: Sequence[Side]) -> None:
-        """Called once with all sides."""
+    def meet(self, others: Sequence[Side]) -> None:
+        """Called once, with the other sides."""
+
+    def follow(self, active: Active) -> None:
+        """Serve the model that is active where a request names none."""
 
     @property
     def prefixes(self) -> Sequence[str]:

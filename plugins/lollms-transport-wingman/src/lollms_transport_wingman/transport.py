@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from lollms_kernel.contracts import ErrorAnswer, Health, Kernel, Listener, Transport, TransportSettings
 from lollms_kernel.errors import LollmsError
 
-from .active import Active
 from .control.side import ControlSide
 from .inference.side import InferenceSide
 from .settings import WingmanSettings
@@ -26,10 +25,9 @@ class WingmanTransport(Transport):
 
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         super().__init__(kernel, settings)
-        active = Active()
-        self.sides: tuple[Side, ...] = tuple(side(kernel, settings, active) for side in SIDES)
+        self.sides: tuple[Side, ...] = tuple(side(kernel, settings) for side in SIDES)
         for side in self.sides:
-            side.meet(self.sides)
+            side.meet([other for other in self.sides if other is not side])
         self._opened = AsyncExitStack()
 
     @property

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
-from litestar import asgi
-
 from lollms_kernel.contracts import Cors, ErrorAnswer, Kernel, Listener, PortRules
 from lollms_kernel.downloads import Download
 from lollms_kernel.errors import LollmsError
@@ -42,15 +41,16 @@ WATCH = 1.0
 class ControlSide(Side):
     """Wingman's control API."""
 
-    def __init__(self, kernel: Kernel, settings: WingmanSettings, active: Active) -> None:
-        super().__init__(kernel, settings, active)
+    def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
+        super().__init__(kernel, settings)
+        self._active = Active()
         self._home = Home(Path(settings.home).expanduser())
         self._probe = Probe()
         self._inference_listener: Listener | None = None
         default_port = settings.inference_port or DEFAULT_PORT
         self._default_port = default_port
         self.inference = Inference(
-            self._home, kernel.downloads, Loader(kernel), active, self._serve_at, self._item_changed
+            self._home, kernel.downloads, Loader(kernel), self._active, self._serve_at, self._item_changed
         )
         self._metrics = Metrics(kernel, kernel.downloads, self._probe)
         self._live = Live(self._frames)
@@ -67,11 +67,10 @@ class ControlSide(Side):
 
     def route_handlers(self) -> Sequence[Any]:
         """See `Side.route_handlers`."""
-
-        @asgi(PREFIX, is_mount=True, copy_scope=True)
+                @asgi(PREFIX, is_mount=True, copy_scope=False)
         async def wingman(scope: Any, receive: Any, send: Any) -> None:
-            """Everything below `/wingman`; Litestar has cut that off the path, or not, as it likes."""
-            await self._serve(scope, receive, send)
+            # Litestar cuts the folder off the path and adds a slash
+            await self._serve({**scope, "path": unquote(scope["raw_path"].decode("latin-1"))}, receive, send)
 
         return [wingman]
 
@@ -94,10 +93,11 @@ class ControlSide(Side):
             )
         ]
 
-    def meet(self, sides: Sequence[Side]) -> None:
-        """Learn from the other side how it serves a port, so that a model can have one of its own."""
-        others = [listener for side in sides if side is not self for listener in side.listeners()]
-        self._inference_listener = next(iter(others), None)
+    def meet(self, others: Sequence[Side]) -> None:
+        """Tell the inference side what is active, and learn how it serves a port, so that a model can have its own."""
+        for side in others:
+            side.follow(self._active)
+            self._inference_listener = next(iter(side.listeners()), self._inference_listener)
 
     def error_answer(self, error: LollmsError, path: str) -> ErrorAnswer:
         """What the gate refuses."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+
 from lollms_kernel.contracts import Cors, ErrorAnswer, Kernel, Listener, PortRules
 from lollms_kernel.downloads import Download
 from lollms_kernel.errors import LollmsError
@@ -67,7 +68,9 @@ class ControlSide(Side):
 
     def route_handlers(self) -> Sequence[Any]:
         """See `Side.route_handlers`."""
-                @asgi(PREFIX, is_mount=True, copy_scope=False)
+        from litestar import asgi
+
+        @asgi(PREFIX, is_mount=True, copy_scope=False)
         async def wingman(scope: Any, receive: Any, send: Any) -> None:
             # Litestar cuts the folder off the path and adds a slash
             await self._serve({**scope, "path": unquote(scope["raw_path"].decode("latin-1"))}, receive, send)

@@ -1,4 +1,4 @@
-"""`lollms plugins`, `bindings`, `models` and `personalities`: what there is, without a running server."""
+"""`lollms plugins`, `bindings`, `models list` and `personalities`: what there is, without a running server."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def _instance_row(instance: InstanceStatus) -> dict[str, Any]:
     return {**row, "state": state, "default_model": instance.settings.get("default_model")}
 
 
-@click.command()
+@click.command("list")
 @click.argument("instance", required=False)
 @options.config_dir
 @options.as_json
-def models(instance: str | None, config_dir: Path, as_json: bool) -> None:
+def list_models(instance: str | None, config_dir: Path, as_json: bool) -> None:
     """List the models.
 
     Those of INSTANCE, or of every binding instance.
@@ -121,7 +121,7 @@ def models(instance: str | None, config_dir: Path, as_json: bool) -> None:
         rows,
         ("instance", "name", "model_type", "context_size", "size", "quantization_level"),
         as_json=as_json,
-        empty="There is no model; put a GGUF file into the folder 'gguf' of paths.models_folder.",
+        empty="There is no model; `lollms pull OWNER/REPO` downloads one.",
     )
 
 

@@ -34,6 +34,7 @@ ROOMS: list[set[str]] = [
         "upstream",
         "disconnect",
         "gguf_header",
+        "quantization",
     },
     {"gpu", "access", "drafts", "downloads"},
     {"workers"},
@@ -71,6 +72,7 @@ PROMISED = {
     "server",
     "downloads",
     "gguf_header",
+    "quantization",
 }
 """What plugins may use of the kernel."""
 

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from ..errors import LollmsError, NotFound
+from ..errors import BindingUnavailable, LollmsError, NotFound
 from . import options
-from .listings import list_models
-from .pull import configured, hub_option
+from .hub import configured, hub_option
 from .tables import format_json, show
 
 if TYPE_CHECKING:
     from ..downloads import Download, Downloads, Wanted
+    from ..kernel import LocalKernel
+
+LIST_TIMEOUT = 60.0
+"""How long an instance may take to name its models; a worker starts in that time too."""
 
 
 class ModelsGroup(click.Group):
@@ -40,7 +43,58 @@ def models() -> None:
     """
 
 
-models.add_command(list_models)
+@models.command("list")
+@click.argument("instance", required=False)
+@options.config_dir
+@options.as_json
+def list_models(instance: str | None, config_dir: Path, as_json: bool) -> None:
+    """List the models.
+
+    Those of INSTANCE, or of every binding instance.
+    """
+    from .opening import build_kernel
+
+    kernel = build_kernel(config_dir)
+    rows, problems = asyncio.run(_models(kernel, instance))
+    for problem in problems:
+        if instance is not None:
+            raise problem
+        click.echo(f"lollms: {problem.detail}", err=True)
+    show(
+        rows,
+        ("instance", "name", "model_type", "context_size", "size", "quantization_level"),
+        as_json=as_json,
+        empty="There is no model; `lollms pull OWNER/REPO` downloads one.",
+    )
+
+
+async def _models(kernel: LocalKernel, only: str | None) -> tuple[list[dict[str, Any]], list[LollmsError]]:
+    """Rows of all instances asked at once, and what went wrong with the others."""
+    async with kernel:
+        names = [only] if only is not None else [instance.name for instance in kernel.instances()]
+        results = await asyncio.gather(*(_models_of(kernel, name) for name in names), return_exceptions=True)
+    rows: list[dict[str, Any]] = []
+    problems: list[LollmsError] = []
+    for result in results:
+        if isinstance(result, LollmsError):
+            problems.append(result)
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            rows += result
+    return rows, problems
+
+
+async def _models_of(kernel: LocalKernel, instance: str) -> list[dict[str, Any]]:
+    try:
+        async with asyncio.timeout(LIST_TIMEOUT):
+            found = await kernel.binding(instance).list_models()
+    except TimeoutError:
+        raise BindingUnavailable(
+            f"Binding instance '{instance}' did not name its models within {LIST_TIMEOUT:.0f} s.",
+            hint="'lollms doctor' may know why.",
+        ) from None
+    return [{"instance": instance, **msgspec.to_builtins(model)} for model in found]
 
 
 @models.command("rm")
@@ -94,7 +148,7 @@ def info(name: str, hub: str | None, config_dir: Path, as_json: bool) -> None:
 
 async def _matching(downloads: Downloads, wanted: Wanted) -> list[Download]:
     """The downloads that a name means. Raises NotFound."""
-    from ..downloads import quantization_of
+    from ..quantization import quantization_of
 
     rows = [row for row in await downloads.all() if row.repo.casefold() == wanted.repo.casefold()]
     if wanted.file is not None:
@@ -126,7 +180,7 @@ async def _info(downloads: Downloads, wanted: Wanted) -> list[dict[str, Any]]:
         if wanted.file is None and wanted.quantization is None:
             files = [file for file in model.files if file.path.lower().endswith(".gguf")]
         known = {row.file for row in here}
-        from ..downloads import quantization_of
+        from ..quantization import quantization_of
 
         return rows + [
             {
@@ -142,8 +196,8 @@ async def _info(downloads: Downloads, wanted: Wanted) -> list[dict[str, Any]]:
 
 
 def _described(downloads: Downloads, row: Download) -> dict[str, Any]:
-    from ..downloads import quantization_of
     from ..gguf_header import GgufError, read_header
+    from ..quantization import quantization_of
 
     path = downloads.path(*row.key)
     told: dict[str, Any] = {

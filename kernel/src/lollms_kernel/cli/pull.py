@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .hub import configured, hub_option
 from .tables import format_json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ..downloads import Download, Downloads, Pulled, Wanted
-
-hub_option = click.option("--hub", metavar="URL", help="Ask this hub instead of the configured one.")
 
 
 @click.command()
@@ -45,17 +44,6 @@ def pull(models: tuple[str, ...], hub: str | None, config_dir: Path, as_json: bo
     else:
         for one in pulled:
             click.echo(one.name)
-
-
-def configured(config_dir: Path, hub: str | None = None) -> Downloads:
-    """The downloads of a configuration, perhaps from another hub."""
-    from ..config.load import load_config
-    from ..downloads import downloads_of
-    from .opening import quiet
-
-    quiet()
-    loaded = load_config(config_dir)
-    return downloads_of(loaded.main, loaded.path("models_folder"), hub)
 
 
 async def _pull(downloads: Downloads, wanted: list[Wanted], shown: Shown) -> list[Pulled]:

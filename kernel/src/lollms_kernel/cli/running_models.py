@@ -11,8 +11,7 @@ import click
 
 from ..errors import NotFound, Unavailable
 from . import options
-from .pull import configured
-from .running import RunningServer
+from .hub import configured
 from .tables import format_json, show
 
 
@@ -21,6 +20,8 @@ from .tables import format_json, show
 @options.as_json
 def ps(url: str | None, api_key: str | None, config_dir: Path, as_json: bool) -> None:
     """List the models in memory and the downloads under way."""
+    from .running import RunningServer
+
     server = RunningServer.find(config_dir, url, api_key)
     models = [] if server is None else server.call("GET", "running")["models"]
     downloads = asyncio.run(_under_way(config_dir))
@@ -52,6 +53,8 @@ def stop(name: str, url: str | None, api_key: str | None, config_dir: Path, as_j
 
     The next request loads the model again; `lollms pull` goes on with the download.
     """
+    from .running import RunningServer
+
     server = RunningServer.find(config_dir, url, api_key)
     models = [] if server is None else server.call("GET", "running")["models"]
     instances = {row["instance"] for row in models if name in (row["instance"], row["model"])}

@@ -80,6 +80,10 @@ _FIELDS = tuple(Download.__struct_fields__)
 _SELECT = f"SELECT {', '.join(_FIELDS)} FROM downloads"  # noqa: S608 - names of this file
 
 
+class Stopped(Exception):
+    """Somebody has paused, cancelled or removed a download that is worked on."""
+
+
 class Records:
     """The rows of one folder of downloads."""
 

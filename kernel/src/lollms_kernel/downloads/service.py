@@ -16,21 +16,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from ..config.schema import DownloadsConfig
 from ..errors import Cancelled, DownloadFailed, InvalidRequest, LollmsError, NotFound
+from ..quantization import choose, is_model, offered, quantization_of, shards_of
 from ..upstream import Pauses
-from .fetching import Fetcher
 from .hub import Hub, HubFile, HubModel
+from .in_thread import finished
 from .names import Wanted
 from .part import Part, is_locked
 from .places import Places
-from .quantization import choose, is_model, offered, quantization_of, shards_of
-from .records import UNDER_WAY, Download, Records
-from .transfer import Stopped, Transfer, finished
+from .records import UNDER_WAY, Download, Records, Stopped
+
+if TYPE_CHECKING:  # these import an HTTP client, which a start of the server need not wait for
+    from .fetching import Fetcher
+    from .transfer import Transfer
 
 logger = logging.getLogger(__name__)
 
@@ -378,6 +381,9 @@ class Downloads:
             if await self._records.get(*key) is None:
                 await finished(part.remove)
             return
+        from .fetching import Fetcher
+        from .transfer import Transfer
+
         if self._fetcher is None:
             self._fetcher = Fetcher(self.hub.url, self._token, self.settings.stall_timeout)
         transfer = Transfer(

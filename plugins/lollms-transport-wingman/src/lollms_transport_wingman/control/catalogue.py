@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from lollms_kernel.downloads import Downloads, HubModel, quantization_of
+from lollms_kernel.downloads import Downloads, HubModel
 from lollms_kernel.errors import LollmsError
+from lollms_kernel.quantization import quantization_of
 
 from .hardware import Memory
 from .objects import Json

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from lollms_kernel.contracts import HasEngine, Kernel
-from lollms_kernel.downloads import Downloads, quantization_of
+from lollms_kernel.downloads import Downloads
 from lollms_kernel.errors import LollmsError
+from lollms_kernel.quantization import quantization_of
 
 from .hardware import Probe
 from .metadata import as_texts, header_of, tensors_of

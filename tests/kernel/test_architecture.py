@@ -22,7 +22,7 @@ ROOMS: list[set[str]] = [
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
+    {"bodies", "config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
     {"gpu", "access", "drafts"},
     {"workers"},
     {"instance"},
@@ -45,6 +45,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ENGINES = {"diffusers", "llama_cpp", "ollama", "onnxruntime", "torch", "transformers"}
 
 PROMISED = {
+    "bodies",
     "errors",
     "types",
     "contracts",

@@ -18,6 +18,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, FromQuery, SkipValidation
 from msgspec import Meta
 
+from ..bodies import read_body
 from ..contracts import Kernel
 from ..drafts import Draft, folder_id
 from ..errors import (
@@ -31,7 +32,6 @@ from ..instance import Instance
 from ..kernel import RETIRE_GRACE
 from ..workers.faults import as_lollms_error
 from .administration import Administration, ChangeAnswer, Connection, check_right
-from .bodies import read_body
 
 AnyRequest = Request[Any, Any, Any]
 Kind = Literal["ttt", "tti", "tts", "stt", "ttv", "ttm"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lollms_kernel.bodies import MAX_PROBLEMS, MAX_SHOWN, read_body
 from lollms_kernel.errors import Problem, ValidationFailed
-from lollms_kernel.rest.bodies import MAX_PROBLEMS, MAX_SHOWN, read_body
 from lollms_kernel.rest.wire import DetokenizeBody, GenerateBody, TokenizeBody
 
 JSON = st.recursive(

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from ..errors import Problem, ValidationFailed
+from .errors import Problem, ValidationFailed
 
 T = TypeVar("T", bound=msgspec.Struct)
 Location = tuple[str | int, ...]

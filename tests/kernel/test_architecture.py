@@ -18,13 +18,35 @@ KERNEL = ROOT / "kernel" / "src" / "lollms_kernel"
 PLUGINS = {package.name: package for package in ROOT.glob("plugins/*/src/*") if package.is_dir()}
 
 ROOMS: list[set[str]] = [
-    {"errors"},
+    {"errors", "placeholders"},
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"bodies", "config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
-    {"gpu", "access", "drafts"},
+    {
+        "bodies",
+        "config",
+        "plugins",
+        "thoughts",
+        "admission",
+        "parameters",
+        "interrupt",
+        "logs",
+        "upstream",
+        "disconnect",
+        "endings",
+        "gguf_header",
+    },
+    {
+        "gpu",
+        "access",
+        "drafts",
+        "downloads",
+        "personalities",
+        "completion",
+        "tools",
+    },
     {"workers"},
+    {"sandbox"},
     {"instance"},
     {"instances"},
     {"pipeline"},
@@ -55,6 +77,11 @@ PROMISED = {
     "parameters",
     "testing",
     "upstream",
+    "disconnect",
+    "server",
+    "sandbox",
+    "downloads",
+    "gguf_header",
 }
 """What plugins may use of the kernel."""
 

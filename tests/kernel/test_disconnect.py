@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lollms_kernel.rest.disconnect import unless_gone
+from lollms_kernel.disconnect import unless_gone
 
 
 class Connection:

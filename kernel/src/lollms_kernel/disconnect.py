@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from litestar.types import Receive
+Receive = Callable[[], Awaitable[Any]]
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

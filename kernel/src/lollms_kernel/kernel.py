@@ -213,7 +213,7 @@ class LocalKernel:
 
     def caller(self, key: str) -> KeyHolder:
         """See `contracts.Kernel.caller`."""
-        return KeyHolder(self.access.authenticate(key))
+        return KeyHolder(self.access.authenticate(key), self.access)
 
     def cancel(self, request_id: str, tenant: str | None = None) -> bool:
         """See `contracts.Kernel.cancel`."""

@@ -221,7 +221,7 @@ UNET = {
     "up_blocks.0.upsamplers.0.conv": "output_blocks.1.2.conv",
     "up_blocks.1.resnets.0": "output_blocks.2.0", "up_blocks.1.resnets.1": "output_blocks.3.0",
 }  # fmt: skip
-VAE = [
+VAE: list[tuple[str, Any]] = [
     (r"coder\.conv_norm_out", "coder.norm_out"),
     (r"mid_block\.resnets\.0", "mid.block_1"),
     (r"mid_block\.resnets\.1", "mid.block_2"),

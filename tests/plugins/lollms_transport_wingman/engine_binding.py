@@ -70,6 +70,7 @@ class EngineBinding(Binding):
         display_name="Scripted engine", version="1.0", author="tests", description="For tests."
     )
     Settings: ClassVar[type[InstanceSettings]] = EngineSettings
+    endless: ClassVar[bool] = True
     settings: EngineSettings
 
     def __init__(self, settings: EngineSettings, context: BindingContext) -> None:

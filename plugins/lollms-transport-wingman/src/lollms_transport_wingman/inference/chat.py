@@ -224,7 +224,6 @@ def conversation_request(
     return base_request(
         call,
         target,
-        sampling,
         messages=conversation.turns,
         system=conversation.system,
         functions=() if choice == "none" else tools,

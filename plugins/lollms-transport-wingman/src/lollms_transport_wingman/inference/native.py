@@ -165,7 +165,6 @@ async def prompt_order(call: Call, fields: Fields, **more: Any) -> Order:
         base_request(
             call,
             target,
-            sampling,
             raw_thoughts=True,
             parameters=parameters,
             **await prompt_fields(prompt, target),

@@ -183,6 +183,9 @@ class EngineBinding(Binding):
             raise InvalidRequest("There is no such token.")
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
 
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        return [bytes([token % 256]) for token in tokens]
+
     async def embed_inputs(
         self, inputs: list[list[int | str]], model: str | None, options: EmbeddingOptions
     ) -> list[Embedding]:

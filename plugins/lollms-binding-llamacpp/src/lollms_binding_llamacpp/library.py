@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from lollms_kernel.downloads import quantization_of
 from lollms_kernel.errors import ModelNotFound
+from lollms_kernel.quantization import quantization_of
 from lollms_kernel.types import ModelInfo
 
 from .gguf_header import FILE_TYPES, GgufError, GgufHeader, read_header

@@ -36,6 +36,11 @@ class Inference:
         self.loading: LollmsError | None = None
         """What everything is answered with while the model of a llama-server is loaded, and when that failed."""
 
+    @property
+    def alias(self) -> str | None:
+        """What the model of the inference port is called in answers; None: by its own name."""
+        return self.settings.alias if self.active.instance is None else self.active.alias
+
     def default_instance(self, kind: str, call: Call) -> str | None:
         """The instance that serves requests which name none."""
         if kind == "ttt" and not call.main_port:

@@ -22,6 +22,7 @@ from lollms_transport_wingman.inference.errors import error_answer, known
 from lollms_transport_wingman.inference.fields import Fields
 from lollms_transport_wingman.inference.merge import answers
 from lollms_transport_wingman.inference.messages import read_messages
+from lollms_transport_wingman.inference.places import Places
 from lollms_transport_wingman.inference.prometheus import Scrapes
 from lollms_transport_wingman.inference.prompts import read_prompts
 from lollms_transport_wingman.inference.server import Inference
@@ -199,6 +200,18 @@ def test_the_model_that_wingman_started_is_the_one_of_the_inference_port() -> No
     inference.active = Active()
     inference.active.instance, inference.active.alias = "started", "a.gguf"
     assert inference.alias == "a.gguf"
+
+
+def test_where_a_model_is_is_known_for_a_while_to_whoever_asked() -> None:
+    now = 0.0
+    places = Places(lambda: now)
+    places.note("me", "m", "here")
+    assert (places.find("me", "m"), places.find("you", "m"), places.find("me", "n")) == ("here", None, None)
+    now = 31.0
+    assert places.find("me", "m") is None
+    for number in range(2000):
+        places.note("me", f"m{number}", "here")
+    assert (places.find("me", "m0"), places.find("me", "m1999")) == (None, "here")
 
 
 # --- several answers at once ---

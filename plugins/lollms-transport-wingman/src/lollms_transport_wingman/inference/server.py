@@ -12,6 +12,7 @@ from lollms_kernel.errors import LollmsError
 from ..active import Active
 from ..settings import WingmanSettings
 from .activity import Activity
+from .places import Places
 from .prometheus import Scrapes
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Inference:
         """The model that the control side has started."""
         self.activity = Activity()
         self.scrapes = Scrapes()
+        self.places = Places()
         self.started = time.time()
         self.build_info = f"lollms-{importlib.metadata.version('lollms-kernel')}"
         """What answers: `build_info` and `system_fingerprint`."""

@@ -94,9 +94,13 @@ async def _find(call: Call, wanted: str, kind: str) -> tuple[str, str | None]:
     instance, slash, model = wanted.partition("/")
     if slash and instance in names:
         return instance, model or None
+    known = call.server.places.find(call.tenant, wanted)
+    if known in names:
+        return str(known), wanted
     order = sorted(names, key=lambda name: name != default)
     for name, models in zip(order, await listed(kernel, order), strict=True):
         if any(info.name == wanted for info in models):
+            call.server.places.note(call.tenant, wanted, name)
             return name, wanted
     if not call.main_port and default is not None:
         return default, None

@@ -199,7 +199,9 @@ async def test_a_stop_in_every_phase_frees_the_slot(engine: Engine) -> None:
     endless = Sampling(temperature=0)
     answering = engine.start(Job(tokens=list(b"?"), sampling=endless))
     await anext(answering.items())
-    reading = engine.start(Job(tokens=list(b"b" * 480), sampling=Sampling(temperature=0, return_progress=True)))
+    reading = engine.start(
+        Job(tokens=list(b"b" * 480), sampling=Sampling(temperature=0, return_progress=True))
+    )
     await anext(reading.items())
     same = engine.start(Job(tokens=list(b"b" * 480), sampling=endless))
     queued = [engine.start(Job(tokens=list(b"?"), sampling=endless)) for _ in range(3)]
@@ -275,7 +277,9 @@ async def test_a_full_memory_makes_steps_smaller_and_nobody_fails(engine: Engine
     assert [text for text, _ in both] == ["0?" * 5] * 2
 
 
-async def test_a_full_context_goes_on_where_that_is_wanted(make_guide: Any, make_model: Any, make_binding: Any) -> None:
+async def test_a_full_context_goes_on_where_that_is_wanted(
+    make_guide: Any, make_model: Any, make_binding: Any
+) -> None:
     make_model(n_ctx=512)
     for draft_max in (0, 4):
         binding = await make_binding(n_ctx=64, context_shift=True, parallel=2, draft_max=draft_max)
@@ -297,7 +301,11 @@ async def test_a_full_context_goes_on_where_that_is_wanted(make_guide: Any, make
 
 async def test_guessing_ahead_changes_nothing(make_guide: Any) -> None:
     plain, guessing = await make_guide(parallel=2), await make_guide(parallel=2, draft_max=6)
-    for parameters in ({"temperature": 0}, {"temperature": 0.8, "seed": 3}, {"temperature": 0, "max_tokens": 9}):
+    for parameters in (
+        {"temperature": 0},
+        {"temperature": 0.8, "seed": 3},
+        {"temperature": 0, "max_tokens": 9},
+    ):
         for question in QUESTIONS[:5]:
             twice = f"{question} {question}"
             expected = (await answer(plain, twice, parameters=parameters))[:2]

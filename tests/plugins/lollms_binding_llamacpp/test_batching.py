@@ -1,4 +1,4 @@
-"""Many requests at once: the same answers as alone, prompts read once, nothing known to others, everything given back."""
+"""Many requests at once: answers as alone, prompts read once, nothing known to others, everything given back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lollms_binding_llamacpp import LlamaCppBinding
 from lollms_binding_llamacpp.context import CacheFull
 from lollms_binding_llamacpp.engine import Engine, EngineSpec
 from lollms_binding_llamacpp.job import Job, Piece, Result
-from lollms_binding_llamacpp.library import GUIDE, PACKAGED
+from lollms_binding_llamacpp.library import GUIDE
 from lollms_binding_llamacpp.native import Stopped
 from lollms_binding_llamacpp.parameters import Sampling
 from lollms_binding_llamacpp.scheduler import Scheduler
@@ -210,7 +210,7 @@ async def test_a_stop_in_every_phase_frees_the_slot(engine: Engine) -> None:
             await stream.stop()
         with pytest.raises(Stopped):
             stream.result()
-    processing, pending, cells = await used(engine)
+    processing, pending, _ = await used(engine)
     assert (processing, pending) == (0, 0)
     text, result = await finish(engine, b"vwx", Sampling(temperature=0))
     assert text == "yz"

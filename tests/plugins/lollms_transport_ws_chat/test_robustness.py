@@ -34,9 +34,10 @@ class Drawer(Storage):
     def __init__(self) -> None:
         self.kept: dict[SessionKey, Snapshot] = {}
         self.fails = False
+        self.unreadable = False
 
     async def load(self, key: SessionKey) -> Snapshot | None:
-        if self.fails:
+        if self.unreadable:
             raise OSError("the disk is gone")
         return self.kept.get(key)
 
@@ -358,7 +359,28 @@ def test_a_failing_store_is_told_and_tried_again(caplog: pytest.LogCaptureFixtur
 
     on_virtual_time(run())
     assert "Sessions cannot be stored" in caplog.text
-    assert "The stored session cannot be read" in caplog.text
+
+
+def test_a_session_that_cannot_be_read_is_not_overwritten() -> None:
+    async def run() -> None:
+        drawer = Drawer()
+        drawer.unreadable = True
+        async with World.open(storage=drawer) as world:
+            socket = await world.connect()
+            assert socket.closed is not None
+            assert socket.closed[1:] == (1013, "The session cannot be read now.")
+            drawer.unreadable = False
+            speaker = await world.connect()
+            drawer.unreadable = True
+            await world.at(3)
+            speaker.say("hi.", client_id="v")
+            await world.at(5)
+            assert speaker.payloads("ERROR")[0]["code"] == "no_session"
+            speaker.say("hi.")
+            await world.at(8)
+            assert replies(speaker) == [6.0]
+
+    on_virtual_time(run())
 
 
 def test_a_deleted_session_is_gone_from_the_store_too() -> None:

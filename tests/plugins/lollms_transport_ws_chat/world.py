@@ -47,6 +47,7 @@ class Anybody:
     """The caller of a server without keys."""
 
     tenant = ""
+    limited = False
 
     def acting(self) -> nullcontext[None]:
         return nullcontext()

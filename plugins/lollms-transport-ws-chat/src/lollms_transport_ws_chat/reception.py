@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from litestar.exceptions import WebSocketDisconnect, WebSocketException
 
 from lollms_kernel.contracts import Kernel
@@ -41,7 +42,7 @@ from .messages import (
     user_text,
     valid_client_id,
 )
-from .sessions import Sessions, TooManySessions
+from .sessions import NoSession, Sessions
 from .settings import WsChatSettings
 from .storage import SessionKey
 
@@ -155,9 +156,10 @@ class Reception:
 
     async def _visit(self, socket: Socket, client_id: str, caller: Any) -> None:
         query = socket.query_params
-        choice = Choice()
+        choice = Choice(language=(query.get("language") or "")[:35] or None)
         if self._settings.allow_client_choice:
-            choice = Choice(
+            choice = msgspec.structs.replace(
+                choice,
                 binding=query.get("binding") or None,
                 model=query.get("model") or None,
                 personality=query.get("personality") or None,
@@ -215,8 +217,8 @@ class Visit:
         refused = 0
         try:
             actor = await self._session(link.client_id)
-        except TooManySessions:
-            link.close(TRY_LATER, "Too many sessions.")
+        except NoSession as none:
+            link.close(TRY_LATER, str(none))
             return
         actor.post(Connected(link.number, self._features))
         while True:
@@ -261,8 +263,8 @@ class Visit:
                 self._post_own(message.type, message.payload)
         except BadMessage as bad:
             self._tell(bad.code, bad.message)
-        except TooManySessions:
-            self._tell("too_many_sessions", "Too many sessions.", retryable=True)
+        except NoSession as none:
+            self._tell("no_session", str(none), retryable=True)
 
     async def _user_input(self, payload: dict[str, Any]) -> None:
         link = self._link
@@ -296,8 +298,9 @@ class Visit:
 
     def _pong(self, payload: dict[str, Any]) -> None:
         known = payload.get("id")
-        usable = isinstance(known, int | float) or (isinstance(known, str) and len(known) <= 128)
-        answer = {"id": known} if usable else {}
+        short = isinstance(known, str) and len(known) <= 128
+        exact = isinstance(known, int | float) and abs(known) <= 2**53
+        answer = {"id": known} if short or exact else {}
         self._link.send(Outgoing("PONG", {"client_id": self._link.client_id, **answer}))
 
     def _tell(self, code: str, message: str, *, retryable: bool = False) -> None:

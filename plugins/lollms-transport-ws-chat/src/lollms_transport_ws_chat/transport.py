@@ -84,8 +84,12 @@ class WsChatTransport(Transport):
 
     async def open(self) -> None:
         """See `contracts.Transport.open`."""
+        async with AsyncExitStack() as resources:
+            await self._open(resources)
+            self._resources = resources.pop_all()
+
+    async def _open(self, resources: AsyncExitStack) -> None:
         settings = self.settings
-        resources = self._resources
         if settings.log_style == "document" and self.kernel.config.logging.format == "text":
             resources.enter_context(document_style())
         resources.callback(self._judge.close)

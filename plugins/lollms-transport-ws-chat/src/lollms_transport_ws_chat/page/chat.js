@@ -172,7 +172,7 @@ const handlers = {
   },
 };
 
-const connection = new Connection(base, clientId(), choice, {
+const connection = new Connection(base, clientId(), () => ({ ...choice, language: $('language').value }), {
   open() {
     enable(true);
     showState('listening', 'Connected');
@@ -274,6 +274,10 @@ $('mic').addEventListener('click', () => {
   $('mic').setAttribute('aria-pressed', String(on));
   if (on) listener.start($('language').value);
   else listener.stop();
+});
+$('language').addEventListener('change', () => {
+  connection.close();
+  connection.open();
 });
 $('speak').addEventListener('change', () => {
   if (!$('speak').checked) speaker?.stop();

@@ -131,7 +131,7 @@ class Reception:
                     key = await self._key_in_first_message(socket)
             return self._kernel.caller(key)
         except TimeoutError:
-            refusal = error(client_id, "forbidden", "No API key came in time.")
+            refusal = error(client_id, "key_missing", "No API key came in time.")
         except (LollmsError, BadMessage) as wrong:
             hint = "Send it in a header, as a subprotocol, or in an AUTH message first."
             refusal = error(client_id, wrong.code, f"{wrong.message} {hint}")

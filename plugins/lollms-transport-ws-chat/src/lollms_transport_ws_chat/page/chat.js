@@ -167,7 +167,7 @@ const handlers = {
     growing = null;
   },
   ERROR({ code, message, text }) {
-    if (code === 'forbidden' || code === 'unauthorized') askForKey(code === 'unauthorized' ? 'This key is not valid.' : '');
+    if (code === 'key_missing' || code === 'unauthorized') askForKey(code === 'unauthorized' ? 'This key is not valid.' : '');
     else append('wrong', text ? `${message} (“${text}” was not answered.)` : message);
   },
 };

@@ -90,6 +90,8 @@ class Binding(ABC):
     type_name: ClassVar[str]
     card: ClassVar[BindingCard]
     Settings: ClassVar[type[InstanceSettings]] = InstanceSettings
+    endless: ClassVar[bool] = False
+    """Whether it understands the parameter `max_tokens` -1, "until the context is full"; for others it is left out."""
 
     def __init__(self, settings: Any, context: BindingContext) -> None:
         self.settings = settings
@@ -109,6 +111,11 @@ class Binding(ABC):
     def parallel(self) -> int | None:
         """How many requests it works on at once; more wait in its queue. None: no limit of its own."""
         return None
+
+    @property
+    def default_parameters(self) -> Parameters:
+        """Generation parameters for requests that do not set them; they win over the server's own defaults."""
+        return {}
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:

@@ -217,8 +217,6 @@ async def _until_stopped(
     when_ready: Callable[[], None],
     stop: _Stop,
 ) -> None:
-    stopping = stop.asked
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -229,7 +227,7 @@ async def _until_stopped(
             for server in servers:
                 await server.ready.wait()
             when_ready()
-            await stopping.wait()
+            await stop.asked.wait()
             tasks.create_task(kernel.drain(grace))
             await _take_leave(transports, grace)
             for server in servers:

@@ -13,8 +13,9 @@ import pytest
 import socketio
 
 from lollms_kernel.testing import ServerProcess
-from socketio_client import Client, connected
-from test_sessions import INSTANCES, KEYS, as_session, come_back, remembered, say
+
+from .socketio_client import Client, connected
+from .test_sessions import INSTANCES, KEYS, as_session, come_back, remembered, say
 
 CHANNEL = "the-tests"
 

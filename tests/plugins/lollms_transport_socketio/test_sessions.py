@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from engineio_by_hand import event
 from lollms_kernel.testing import ServerProcess
-from socketio_client import Client, connected
+
+from .engineio_by_hand import event
+from .socketio_client import Client, connected
 
 INSTANCES: dict[str, dict[str, Any]] = {
     "echo": {"type": "dummy_binding"},
@@ -249,7 +250,7 @@ def open_raw(url: str, auth: Any) -> Any:
     """A joined WebSocket and what it was told."""
     from contextlib import asynccontextmanager
 
-    from engineio_by_hand import opened
+    from .engineio_by_hand import opened
 
     @asynccontextmanager
     async def opening() -> Any:

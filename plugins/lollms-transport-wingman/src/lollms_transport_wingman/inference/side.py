@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from lollms_kernel.contracts import Cors, ErrorAnswer, Health, Kernel, Listener, PortRules
 from lollms_kernel.errors import LollmsError
 
+from ..active import Active
 from ..settings import WingmanSettings
 from ..side import Side
 from .app import InferenceApp
@@ -29,6 +30,10 @@ class InferenceSide(Side):
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         super().__init__(kernel, settings)
         self.inference = Inference(kernel, settings)
+
+    def follow(self, active: Active) -> None:
+        """See `Side.follow`."""
+        self.inference.active = active
 
     @property
     def prefixes(self) -> Sequence[str]:

@@ -112,6 +112,8 @@ class WsChatTransport(Transport):
         metrics.watch(lambda: len(sessions), lambda: sessions.connections)
         sessions.open()
         resources.push_async_callback(sessions.close)
+        if isinstance(backend, FastGptBackend):
+            log.write("INFO", "", "Answers come from another service", host=backend.host)
         self._inside.key_required = bool(self.kernel.config.security.allowed_api_keys)
         self._inside.sessions = sessions
         self._inside.reception = Reception(self.kernel, settings, sessions, log)

@@ -345,6 +345,35 @@ def test_stopping_lets_answers_out_closes_with_1001_and_keeps_the_rest_for_later
     on_virtual_time(after())
 
 
+@pytest.mark.parametrize("silence", [0.0, 5.0])
+def test_what_is_said_while_the_server_stops_is_answered_when_it_is_back(silence: float) -> None:
+    drawer = Drawer()
+
+    async def before() -> None:
+        async with World.open(storage=drawer, silence=silence) as world:
+            busy, other = await world.connect("busy"), await world.connect("other")
+            await world.at(3)
+            busy.say("hi.")
+            await world.settle()
+            world.backend.stopping = True
+            leaving = asyncio.create_task(world.reception.drain(2.0))
+            await world.at(3.5)
+            other.say("late.")
+            await leaving
+            assert replies(busy) == [4.0]
+            assert len(world.asked) == 2
+        assert drawer.kept[SessionKey("", "other")].buffer == ["late."]
+
+    async def after() -> None:
+        async with World.open(storage=drawer) as world:
+            other = await world.connect("other")
+            await world.at(END)
+            assert replies(other) == [6.0]
+
+    on_virtual_time(before())
+    on_virtual_time(after())
+
+
 def test_a_failing_store_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         drawer = Drawer()

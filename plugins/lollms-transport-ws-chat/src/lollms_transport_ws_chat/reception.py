@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -173,7 +172,7 @@ class Reception:
         self._links[link.number] = link
         self._sessions.add_link(link.number, link)
         writing = link.start()
-        reading = asyncio.get_running_loop().create_task(visit.read(socket, lambda: self._leaving))
+        reading = asyncio.get_running_loop().create_task(visit.read(socket))
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({reading}, timeout=CLOSE_TIMEOUT)  # the client's answer to our goodbye
@@ -209,8 +208,8 @@ class Visit:
         self._features = features
         self._attached: dict[SessionKey, Actor] = {}
 
-    async def read(self, socket: Socket, leaving: Callable[[], bool]) -> None:
-        """Take messages until the client goes."""
+    async def read(self, socket: Socket) -> None:
+        """Take messages until the client goes; what comes while the server stops is kept with the session."""
         settings, link = self._settings, self._link
         clock = asyncio.get_running_loop().time
         bucket = TokenBucket(settings.messages_per_second, settings.message_burst, clock)
@@ -225,7 +224,7 @@ class Visit:
             event: Any = await socket.receive()
             if event["type"] != "websocket.receive":
                 return
-            if link.closing or leaving():
+            if link.closing:
                 continue
             frame = event["text"] if event.get("text") is not None else event.get("bytes") or b""
             if len(frame) > MAX_FRAME:

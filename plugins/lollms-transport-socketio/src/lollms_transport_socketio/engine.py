@@ -212,11 +212,11 @@ class Engine:
             None  # kept for as long as the client
         )
 
-    async def _on_event(self, name: str, sid: str, *arguments: Any) -> None:
+    async def _on_event(self, name: Any, sid: str, *arguments: Any) -> None:
         connection = self._connections.get(sid)
         if connection is None:
             return
-        if name == MALFORMED:
+        if name is MALFORMED:
             connection.drop(f"It sent a malformed packet: {arguments[0]}.")
             return
         await self._events.event(connection, name, arguments)
@@ -255,7 +255,7 @@ class Engine:
                 yield sid
 
     async def _drop(self, engine_sid: str, reason: str) -> None:
-        link = self._links.get(engine_sid)
+        link = self._links.get(engine_sid) or self._link_of_handshake(engine_sid)
         socket = self._eio.sockets.get(engine_sid)
         if link is not None:
             link.drop(POLICY_VIOLATION, reason)
@@ -265,6 +265,11 @@ class Engine:
             socket.queue.put_nowait(None)
             self._eio.sockets.pop(engine_sid, None)
         self._forget(engine_sid)
+
+    def _link_of_handshake(self, engine_sid: str) -> Link | None:
+        """The WebSocket of a client that has not joined."""
+        link: Link | None = self._server.environ.get(engine_sid, {}).get("asgi.scope", {}).get(LINK)
+        return link
 
     def _forget(self, engine_sid: str) -> None:
         self._not_joined.pop(engine_sid, None)

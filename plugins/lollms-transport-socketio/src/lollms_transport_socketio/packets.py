@@ -14,8 +14,8 @@ from socketio import packet
 
 from .posts import MAX_PACKETS
 
-MALFORMED = " malformed"
-"""Name of the event that stands for a packet which no client of this protocol sends."""
+MALFORMED = object()
+"""In place of an event's name it stands for a packet which no client of this protocol sends."""
 
 PACKETS_PER_POLL = 16
 """What python-socketio's own client takes in one answer to a poll; it gives up the connection beyond that."""

@@ -49,11 +49,15 @@ class PromptLine:
             self._answering.cancel()
         return sum(answering.end() for answering in stopped)
 
+    async def idle(self) -> None:
+        """Wait until nothing runs any more."""
+        if self._working is not None:
+            await asyncio.wait({self._working})
+
     async def close(self) -> None:
         """Stop everything and wait until nothing runs any more."""
         self.cancel()
-        if self._working is not None:
-            await asyncio.wait({self._working})
+        await self.idle()
 
     async def _work(self) -> None:
         while self._waiting:

@@ -218,6 +218,10 @@ class Session:
         except LollmsError as error:
             logger.warning("a Socket.IO session was not saved: %s", error.detail)
 
+    async def idle(self) -> None:
+        """Wait until no prompt is being answered."""
+        await self._line.idle()
+
     async def close(self) -> None:
         """Stop all work of this socket, and wait until it has stopped."""
         self._inbox.clear()

@@ -77,6 +77,10 @@ class Sessions:
         else:
             await self._end(session)
 
+    async def idle(self) -> None:
+        """Wait until no prompt is being answered."""
+        await asyncio.gather(*(session.idle() for session in self._joined.values()))
+
     async def close(self) -> None:
         """End all sessions."""
         for waiting in list(self._away.values()):

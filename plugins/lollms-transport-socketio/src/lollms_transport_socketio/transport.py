@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
@@ -27,10 +27,13 @@ from .settings import SocketioSettings
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
 PATH = "/socket.io/"
+LAST_WORDS = 0.5
+"""Seconds beyond the grace in which clients still hear that their answer was broken off."""
 
 
 class SocketioTransport(Transport):
@@ -46,6 +49,7 @@ class SocketioTransport(Transport):
         self._lifetime = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._engine: Engine | None = None
+        self._sessions: Sessions | None = None
         self._closed = False
 
     @property
@@ -75,8 +79,17 @@ class SocketioTransport(Transport):
                 hint="Install it: pip install 'lollms-transport-socketio[redis]'",
             )
 
+    async def drain(self, grace: float) -> None:
+        """Tell everybody that this is the end, once what is under way has been told."""
+        if self._engine is None or self._sessions is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace + LAST_WORDS):
+                await self._sessions.idle()
+        await self._engine.end_connections()
+
     async def close(self) -> None:
-        """Disconnect everybody."""
+        """Disconnect whoever is left."""
         self._closed = True
         await self._lifetime.aclose()
 
@@ -135,7 +148,7 @@ class SocketioTransport(Transport):
                 from .sessions import Sessions
 
                 store = await self._lifetime.enter_async_context(open_store(self.settings, self.kernel.root))
-                sessions = Sessions(self.kernel, self.settings, store)
+                sessions = self._sessions = Sessions(self.kernel, self.settings, store)
                 engine = sessions.engine = Engine(self.settings, sessions)
                 self._lifetime.push_async_callback(sessions.close)
                 self._lifetime.push_async_callback(engine.close)

@@ -47,11 +47,13 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
-    from .openai_api import openai_figures  # these make their figures of the class here
+    from .images import image_figures  # these make their figures of the class here
+    from .openai_api import openai_figures
     from .remote import remote_figures
 
     yield from openai_figures()
     yield from remote_figures()
+    yield from image_figures()
 
     from .turn_detection import turn_detection_figures  # the same
 

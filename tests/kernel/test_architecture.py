@@ -35,6 +35,7 @@ ROOMS: list[set[str]] = [
         "disconnect",
         "endings",
         "gguf_header",
+        "quantization",
     },
     {
         "gpu",
@@ -82,6 +83,7 @@ PROMISED = {
     "sandbox",
     "downloads",
     "gguf_header",
+    "quantization",
 }
 """What plugins may use of the kernel."""
 

@@ -55,6 +55,7 @@ class BindingCard(msgspec.Struct, frozen=True, kw_only=True):
     documentation_url: str | None = None
     supported_input_modalities: tuple[str, ...] = ("text",)
     supported_output_modalities: tuple[str, ...] = ("text",)
+    """The first one is what it is made for: its built-in instance then serves such requests by default."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +90,8 @@ class Binding(ABC):
     type_name: ClassVar[str]
     card: ClassVar[BindingCard]
     Settings: ClassVar[type[InstanceSettings]] = InstanceSettings
+    endless: ClassVar[bool] = False
+    """Whether it understands the parameter `max_tokens` -1, "until the context is full"; for others it is left out."""
 
     def __init__(self, settings: Any, context: BindingContext) -> None:
         self.settings = settings
@@ -108,6 +111,11 @@ class Binding(ABC):
     def parallel(self) -> int | None:
         """How many requests it works on at once; more wait in its queue. None: no limit of its own."""
         return None
+
+    @property
+    def default_parameters(self) -> Parameters:
+        """Generation parameters for requests that do not set them; they win over the server's own defaults."""
+        return {}
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -254,6 +262,10 @@ class HasEngine(Protocol):
 
 
 # --- personalities ----------------------------------------------------------------------------------------
+
+
+DEFAULT_WELCOME = "Welcome! How can I help you today?"
+"""What a personality greets with that does not say how."""
 
 
 class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):

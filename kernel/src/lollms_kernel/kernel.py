@@ -39,7 +39,7 @@ from .errors import (
 from .instance import Instance
 from .instances import InstanceChanges, Instances
 from .personalities import Personalities
-from .pipeline import RunningStream
+from .pipeline import OUTPUT_OF, RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
 
@@ -238,7 +238,7 @@ class LocalKernel:
         if name is None:
             raise NoBindingConfigured(
                 "Could not determine binding instance for the request. Check defaults or request parameters.",
-                hint=f"Set defaults.{request.generation_type}_binding in the main configuration or name a binding.",
+                hint=self._cure_for(request.generation_type),
             )
         instance = self._instances.get(name)
         self.access.check_binding(request.tenant, name)
@@ -291,9 +291,26 @@ class LocalKernel:
             configured: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
             if configured is not None:
                 return configured
-        if generation_type == "ttt" and self._instances.builtin:
-            return next((instance.name for instance in self._instances), None)
+        if self._instances.builtin:
+            return next((i.name for i in self._instances if self._makes(i.type_name, generation_type)), None)
         return None
+
+    def _makes(self, type_name: str, generation_type: str) -> bool:
+        """Whether a binding type is made for this kind of generation: the first modality of its card."""
+        kind = self._binding_types.get(type_name)
+        return (
+            kind is not None and OUTPUT_OF.get(generation_type) in kind.card.supported_output_modalities[:1]
+        )
+
+    def _cure_for(self, generation_type: str) -> str:
+        """How to get an answer where nothing is configured for this kind of generation."""
+        cure = f"Set defaults.{generation_type}_binding in the main configuration or name a binding."
+        if self._instances.builtin:
+            for name, kind in self._binding_types.items():
+                missing = kind.unavailable_reason() if self._makes(name, generation_type) else None
+                if missing is not None and missing.hint is not None:
+                    return f"{cure} For {name}: {missing.hint}"
+        return cure
 
     def find_personality(self, name: str) -> Personality:
         """See `contracts.Kernel.find_personality`."""

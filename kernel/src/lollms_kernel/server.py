@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -72,14 +73,19 @@ def run(
         return runner.run(serve(loaded, load_plugins(), host, port, announce, extra_ports=extra_ports))
 
 
-def run_protocol(loaded: LoadedConfig, plugins: PluginSet, host: str, announce: Announce) -> int:
+def run_protocol(
+    loaded: LoadedConfig, host: str, announce: Announce, *, needs: Sequence[str], brings: tuple[str, object]
+) -> int:
     """Serve a configuration that no file holds on the ports of its protocols alone, without the main port, until a
     signal says stop; the exit code. `announce` is called once all ports answer. Raises ConfigError.
 
-    For commands of plugins that play another server; they set up logs as that server does.
+    For commands of plugins that play another server: they name the plugins that they need, no others are loaded, and
+    bring one of their own, by its name, which registers the transport.
     """
+    logs.configure(loaded.main.logging.log_level, loaded.main.logging.format)
     guard_logs()
     check_exposure(host, loaded.main)
+    plugins = load_plugins([brings], {**os.environ, "LOLLMS_LOAD_PLUGINS": ",".join(needs)})
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve(loaded, plugins, host, None, announce))
 
@@ -125,8 +131,9 @@ async def serve(
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
-        watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
-        stack.callback(watching.cancel)
+        if port is not None:  # else no file holds the configuration
+            watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
+            stack.callback(watching.cancel)
         await _until_stopped(
             kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url)), stop
         )
@@ -210,8 +217,6 @@ async def _until_stopped(
     when_ready: Callable[[], None],
     stop: _Stop,
 ) -> None:
-    stopping = stop.asked
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -222,7 +227,7 @@ async def _until_stopped(
             for server in servers:
                 await server.ready.wait()
             when_ready()
-            await stopping.wait()
+            await stop.asked.wait()
             tasks.create_task(kernel.drain(grace))
             await _take_leave(transports, grace)
             for server in servers:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lollms_kernel.testing import ServerProcess
-from socketio_client import Client, connected
+
+from .socketio_client import Client, connected
 
 INSTANCES: dict[str, dict[str, Any]] = {
     "echo": {"type": "dummy_binding", "model": "echo-model"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from socketio_client import Client, connected
+from .socketio_client import Client, connected
 
 INSTANCES: dict[str, dict[str, Any]] = {
     "echo": {"type": "dummy_binding"},

@@ -14,7 +14,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from lollms_kernel.testing import ServerProcess
-from node_scripts import bundle
+
+from .node_scripts import bundle
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from lollms_kernel.testing import ServerProcess
-from socketio_client import Client, connected
+
+from .socketio_client import Client, connected
 
 MODEL = {
     "title": "echo-model",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lollms_kernel.testing import ServerProcess
-from socketio_client import LAST, Client, connected
+
+from .socketio_client import LAST, Client, connected
 
 PLAYGROUND = {
     "n_predicts": 1024,

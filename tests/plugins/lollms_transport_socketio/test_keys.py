@@ -13,9 +13,10 @@ import socketio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from engineio_by_hand import handshake, joined, opened, polling_url, websocket_url
 from lollms_kernel.testing import ServerProcess
-from socketio_client import Client, connected
+
+from .engineio_by_hand import handshake, joined, opened, polling_url, websocket_url
+from .socketio_client import Client, connected
 
 KEY, LIMITED = "key-of-the-socketio-tests", "limited-key-of-the-tests"
 PAGE = "http://page.example"

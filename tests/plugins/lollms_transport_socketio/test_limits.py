@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from engineio_by_hand import event, handshake, joined, opened, polling_url, websocket_url
 from lollms_kernel.testing import ServerProcess
-from socketio_client import connected
+
+from .engineio_by_hand import event, handshake, joined, opened, polling_url, websocket_url
+from .socketio_client import connected
 
 LARGE = "x" * 2_500_000
 """A prompt of one word: the echo is one chunk."""

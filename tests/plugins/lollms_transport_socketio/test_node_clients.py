@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lollms_kernel.testing import ServerProcess
-from node_scripts import run_script
+
+from .node_scripts import run_script
 
 KEY = "key-of-the-node-clients"
 

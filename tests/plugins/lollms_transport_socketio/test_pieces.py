@@ -42,11 +42,11 @@ def test_exchanges_go_as_a_whole_also_when_one_alone_is_too_long() -> None:
     conversation = Conversation(limit=10)
 
     conversation.add("12345", "12345")
-    assert len(conversation.turns) == 2
+    assert said(conversation) == [("user", "12345"), ("assistant", "12345")]
     conversation.add("a", "b")
     assert said(conversation) == [("user", "a"), ("assistant", "b")]
     conversation.add("x" * 20, "y")
-    assert conversation.turns == ()
+    assert said(conversation) == []
 
 
 @pytest.mark.parametrize(("turns", "left"), [(0, 0), (2, 0), (4, 2), (6, 4), (20, 10)])

@@ -13,8 +13,9 @@ import pytest
 import socketio
 
 from lollms_kernel.testing import ServerProcess
-from session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
-from socketio_client import Client, connected
+
+from .session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
+from .socketio_client import Client, connected
 
 CHANNEL = "the-tests"
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from engineio_by_hand import event, welcomed
 from lollms_kernel.testing import ServerProcess
-from session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
-from socketio_client import connected
+
+from .engineio_by_hand import event, welcomed
+from .session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
+from .socketio_client import connected
 
 
 def config(**settings: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from .hub import Hub, HubFile, HubModel
 from .names import Wanted, check_file, check_repo, parse_wanted
-from .quantization import is_model, offered, quantization_of
 from .records import Download
 from .service import Downloads, Pulled
 from .settings import downloads_of
@@ -24,8 +23,5 @@ __all__ = [
     "check_file",
     "check_repo",
     "downloads_of",
-    "is_model",
-    "offered",
     "parse_wanted",
-    "quantization_of",
 ]

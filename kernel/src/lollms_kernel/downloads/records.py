@@ -1,26 +1,23 @@
 """What is known of every download, in SQLite: several processes may use the same file at once.
 
-Rows are read and written in one thread of their own, never on the event loop. A process that is killed leaves a row
+A process that is killed leaves a row
 `downloading` behind; whoever takes the lock of its part file goes on with it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from sqlite3 import Connection
+from typing import Any, Literal, get_args
 
 import msgspec
 
-T = TypeVar("T")
+from .database import Database
 
 Status = Literal["queued", "downloading", "paused", "complete", "error", "cancelled", "unknown"]
 UNDER_WAY: tuple[Status, ...] = ("queued", "downloading")
-BUSY_TIMEOUT = 30.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS downloads (
@@ -83,26 +80,20 @@ _FIELDS = tuple(Download.__struct_fields__)
 _SELECT = f"SELECT {', '.join(_FIELDS)} FROM downloads"  # noqa: S608 - names of this file
 
 
+class Stopped(Exception):
+    """Somebody has paused, cancelled or removed a download that is worked on."""
+
+
 class Records:
     """The rows of one folder of downloads."""
 
     def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
-        self.file = file
+        self._database = Database(file, _SCHEMA)
         self._clock = clock
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lollms-downloads-db")
-        self._connection: sqlite3.Connection | None = None
-        self._version = -1
 
     async def close(self) -> None:
         """Close the file."""
-
-        def work() -> None:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-        await self._run(work)
-        self._thread.shutdown(wait=False)
+        await self._database.close()
 
     # --- reading ---
 
@@ -112,29 +103,15 @@ class Records:
         terms = {name: value for name, value in wanted.items() if value is not None}
         where = f" WHERE {' AND '.join(f'{name} = ?' for name in terms)}" if terms else ""
 
-        def work() -> list[Download]:
-            if not self._is_there:
-                return []
-            rows = self._open.execute(f"{_SELECT}{where} ORDER BY created, rowid", [*terms.values()])
+        def work(connection: Connection) -> list[Download]:
+            rows = connection.execute(f"{_SELECT}{where} ORDER BY created, rowid", [*terms.values()])
             return [_download(row) for row in rows]
 
-        return await self._run(work)
+        return await self._database.read(work, [])
 
     async def get(self, repo: str, file: str) -> Download | None:
         """One row, None if there is none."""
         return next(iter(await self.all(repo, file)), None)
-
-    async def changed(self) -> bool:
-        """Whether another process or connection has written since this was asked last."""
-
-        def work() -> bool:
-            if not self._is_there:
-                return False
-            before = self._version
-            (self._version,) = self._open.execute("PRAGMA data_version").fetchone()
-            return self._version != before
-
-        return await self._run(work)
 
     # --- writing ---
 
@@ -143,26 +120,24 @@ class Records:
     ) -> tuple[Download, bool]:
         """The row, queued, and True; or the row as it is and False if it is under way or complete."""
 
-        def work() -> tuple[Download, bool]:
+        def work(connection: Connection) -> tuple[Download, bool]:
             now = int(self._clock())
-            with self._open as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                there = _row(connection, repo, file)
-                if there is not None and there.status in (*UNDER_WAY, "complete"):
-                    return there, False
-                connection.execute(
-                    "INSERT INTO downloads (repo, file, status, created, updated, total, revision, sha256, git_sha1)"
-                    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT (repo, file) DO UPDATE SET status = 'queued', updated = excluded.updated, error = '',"
-                    " downloaded = 0, speed = 0, total = excluded.total, revision = excluded.revision,"
-                    " sha256 = excluded.sha256, git_sha1 = excluded.git_sha1",
-                    (repo, file, now, now, total, revision, sha256, git_sha1),
-                )
-                found = _row(connection, repo, file)
-                assert found is not None, "it was written a moment ago"
-                return found, True
+            there = _row(connection, repo, file)
+            if there is not None and there.status in (*UNDER_WAY, "complete"):
+                return there, False
+            connection.execute(
+                "INSERT INTO downloads (repo, file, status, created, updated, total, revision, sha256, git_sha1)"
+                " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (repo, file) DO UPDATE SET status = 'queued', updated = excluded.updated, error = '',"
+                " downloaded = 0, speed = 0, total = excluded.total, revision = excluded.revision,"
+                " sha256 = excluded.sha256, git_sha1 = excluded.git_sha1",
+                (repo, file, now, now, total, revision, sha256, git_sha1),
+            )
+            found = _row(connection, repo, file)
+            assert found is not None, "it was written a moment ago"
+            return found, True
 
-        return await self._run(work)
+        return await self._database.write(work)
 
     async def change(
         self, repo: str, file: str, among: Sequence[Status] | None = None, **values: Any
@@ -172,32 +147,24 @@ class Records:
         assignments = ", ".join(f"{name} = ?" for name in columns)
         allowed = "" if among is None else f" AND status IN ({', '.join('?' * len(among))})"
 
-        def work() -> Download | None:
-            if not self._is_there:
-                return None
-            with self._open as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                done = connection.execute(
-                    f"UPDATE downloads SET {assignments} WHERE repo = ? AND file = ?{allowed}",  # noqa: S608
-                    [*columns.values(), repo, file, *(among or ())],
-                )
-                return _row(connection, repo, file) if done.rowcount else None
+        def work(connection: Connection) -> Download | None:
+            done = connection.execute(
+                f"UPDATE downloads SET {assignments} WHERE repo = ? AND file = ?{allowed}",  # noqa: S608
+                [*columns.values(), repo, file, *(among or ())],
+            )
+            return _row(connection, repo, file) if done.rowcount else None
 
-        return await self._run(work)
+        return await self._database.change(work, None)
 
     async def delete(self, repo: str, file: str) -> Download | None:
         """Take a row away; as it was, or None if there was none."""
 
-        def work() -> Download | None:
-            if not self._is_there:
-                return None
-            with self._open as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                there = _row(connection, repo, file)
-                connection.execute("DELETE FROM downloads WHERE repo = ? AND file = ?", (repo, file))
-                return there
+        def work(connection: Connection) -> Download | None:
+            there = _row(connection, repo, file)
+            connection.execute("DELETE FROM downloads WHERE repo = ? AND file = ?", (repo, file))
+            return there
 
-        return await self._run(work)
+        return await self._database.change(work, None)
 
     async def restore(self, elsewhere: Iterable[tuple[str, str]]) -> None:
         """What a start does: what was interrupted or failed is queued again from nothing, what was cancelled goes.
@@ -206,83 +173,50 @@ class Records:
         """
         spared = set(elsewhere)
 
-        def work() -> None:
-            if not self._is_there:
-                return
-            with self._open as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                for row in connection.execute(_SELECT).fetchall():
-                    download = _download(row)
-                    if download.key in spared:
-                        continue
-                    if download.status in ("downloading", "error", "paused"):
-                        connection.execute(
-                            "UPDATE downloads SET status = 'queued', downloaded = 0, speed = 0, error = '', updated = ?"
-                            " WHERE repo = ? AND file = ?",
-                            (int(self._clock()), *download.key),
-                        )
-                    elif download.status in ("cancelled", "unknown"):
-                        connection.execute("DELETE FROM downloads WHERE repo = ? AND file = ?", download.key)
+        def work(connection: Connection) -> None:
+            for row in connection.execute(_SELECT).fetchall():
+                download = _download(row)
+                if download.key in spared:
+                    continue
+                if download.status in ("downloading", "error", "paused"):
+                    connection.execute(
+                        "UPDATE downloads SET status = 'queued', downloaded = 0, speed = 0, error = '', updated = ?"
+                        " WHERE repo = ? AND file = ?",
+                        (int(self._clock()), *download.key),
+                    )
+                elif download.status in ("cancelled", "unknown"):
+                    connection.execute("DELETE FROM downloads WHERE repo = ? AND file = ?", download.key)
 
-        await self._run(work)
+        await self._database.change(work, None)
 
     # --- what the hub said ---
 
     async def remember(self, key: str, value: bytes) -> None:
         """Keep an answer of the hub for when it cannot be reached."""
+        row = (key, self._clock(), value)
 
-        def work() -> None:
-            with self._open as connection:
-                connection.execute(
-                    "INSERT OR REPLACE INTO said (key, at, value) VALUES (?, ?, ?)",
-                    (key, self._clock(), value),
-                )
+        def work(connection: Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO said (key, at, value) VALUES (?, ?, ?)", row)
 
-        await self._run(work)
+        await self._database.write(work)
 
     async def remembered(self, key: str) -> tuple[float, bytes] | None:
         """How many seconds ago the hub said it, and what."""
 
-        def work() -> tuple[float, bytes] | None:
-            if not self._is_there:
-                return None
-            row = self._open.execute("SELECT at, value FROM said WHERE key = ?", (key,)).fetchone()
+        def work(connection: Connection) -> tuple[float, bytes] | None:
+            row = connection.execute("SELECT at, value FROM said WHERE key = ?", (key,)).fetchone()
             return None if row is None else (max(0.0, self._clock() - row[0]), row[1])
 
-        return await self._run(work)
-
-    # --- the thread ---
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    @property
-    def _is_there(self) -> bool:
-        return self._connection is not None or self.file.exists()
-
-    @property
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.file, timeout=BUSY_TIMEOUT, isolation_level=None)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_SCHEMA)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
+        return await self._database.read(work, None)
 
 
 def _download(row: Sequence[Any]) -> Download:
     values = dict(zip(_FIELDS, row, strict=True))
-    if values["status"] not in Status.__args__:  # type: ignore[attr-defined]  # Literal has them
+    if values["status"] not in get_args(Status):
         values["status"] = "unknown"
     return Download(**values)
 
 
-def _row(connection: sqlite3.Connection, repo: str, file: str) -> Download | None:
+def _row(connection: Connection, repo: str, file: str) -> Download | None:
     row = connection.execute(f"{_SELECT} WHERE repo = ? AND file = ?", (repo, file)).fetchone()
     return None if row is None else _download(row)

@@ -11,25 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from ..config.schema import DownloadsConfig
 from ..errors import Cancelled, DownloadFailed, InvalidRequest, LollmsError, NotFound
+from ..quantization import choose, is_model, offered, quantization_of, shards_of
 from ..upstream import Pauses
-from .fetching import Fetcher
 from .hub import Hub, HubFile, HubModel
+from .in_thread import finished
 from .names import Wanted
 from .part import Part, is_locked
 from .places import Places
-from .quantization import choose, is_model, offered, quantization_of, shards_of
-from .records import UNDER_WAY, Download, Records
-from .transfer import Stopped, Transfer, finished
+from .records import UNDER_WAY, Download, Records, Stopped
+
+if TYPE_CHECKING:  # these import an HTTP client, which a start of the server need not wait for
+    from .fetching import Fetcher
+    from .transfer import Transfer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +41,8 @@ Key = tuple[str, str]
 
 POLL = 1.0
 """Seconds after which a change that another process made is seen."""
-MAX_QUEUED = 10_000
+UNREACHABLE = 60.0
+"""Seconds for which a hub that did not list its models is not asked again."""
 
 
 class Pulled(msgspec.Struct, frozen=True):
@@ -76,6 +81,7 @@ class Downloads:
         self._changed = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
         self._closed = False
+        self._unreachable_until = 0.0
 
     # --- lifetime ---
 
@@ -167,6 +173,26 @@ class Downloads:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._poll):
                 await self._changed.wait()
+
+    async def catalogue(self, limit: int, fresh: float) -> list[HubModel]:
+        """The GGUF models of the hub that changed last, asked for anew after `fresh` seconds.
+
+        Where the hub cannot be reached, what it said last. Raises what keeps it from telling where it never did.
+        """
+        key = f"{self.hub.url} {limit}"
+        known = await self._records.remembered(key)
+        if known is not None and (known[0] < fresh or time.monotonic() < self._unreachable_until):
+            return await asyncio.to_thread(_decode_models, known[1])
+        try:
+            models = await self.hub.models(limit)
+        except LollmsError as error:
+            if known is None:
+                raise
+            self._unreachable_until = time.monotonic() + UNREACHABLE
+            logger.info("%s What it listed before is used.", error.message)
+            return await asyncio.to_thread(_decode_models, known[1])
+        await self._records.remember(key, await asyncio.to_thread(msgspec.json.encode, models))
+        return models
 
     # --- what may be asked for ---
 
@@ -355,6 +381,9 @@ class Downloads:
             if await self._records.get(*key) is None:
                 await finished(part.remove)
             return
+        from .fetching import Fetcher
+        from .transfer import Transfer
+
         if self._fetcher is None:
             self._fetcher = Fetcher(self.hub.url, self._token, self.settings.stall_timeout)
         transfer = Transfer(
@@ -405,6 +434,10 @@ class Downloads:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _decode_models(said: bytes) -> list[HubModel]:
+    return msgspec.json.decode(said, type=list[HubModel])
 
 
 def _check(download: Download) -> None:

@@ -23,7 +23,9 @@ def hub_of(config: MainConfig, environ: Mapping[str, str] | None = None) -> str:
     return (os.environ if environ is None else environ).get("HF_ENDPOINT") or PUBLIC
 
 
-def downloads_of(config: MainConfig, models_folder: Path) -> Downloads:
-    """The downloads of a configuration, not open."""
+def downloads_of(config: MainConfig, models_folder: Path, hub_url: str | None = None) -> Downloads:
+    """The downloads of a configuration, not open; from another hub if one is named, which does not get the token."""
+    if hub_url is not None:
+        return Downloads(models_folder / "gguf", hub_url, None, config.downloads)
     token = config.downloads.hub_token or os.environ.get("HF_TOKEN") or None
     return Downloads(models_folder / "gguf", hub_of(config), token, config.downloads)

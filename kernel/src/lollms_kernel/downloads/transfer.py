@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -20,20 +19,15 @@ from ..errors import DownloadFailed, LollmsError, RateLimited, Unavailable
 from ..upstream import Pauses
 from .fetching import Answer, Fetcher, NothingLeft
 from .hub import Hub
+from .in_thread import finished, settled
 from .part import Part, is_what_it_should_be
 from .records import Download
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 BLOCK = 1 << 20
 ENOUGH = 1 << 20
 """Bytes after which a connection counts as having worked: failures are counted anew."""
-
-
-class Stopped(Exception):
-    """Somebody has paused, cancelled or removed the download."""
 
 
 class _Changed(Exception):
@@ -333,27 +327,3 @@ class Transfer:
         except DownloadFailed as error:
             await self._discard()
             raise _Damaged(error.message, hint=error.hint) from None
-
-
-async def finished(work: Callable[[], T]) -> T:
-    """What `work` gives, done in a thread; cancelled or not, it is over when this returns."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await settled(running)
-        raise
-
-
-async def settled(running: asyncio.Future[T] | None) -> None:
-    """Wait for a thread, however often this is cancelled meanwhile; raises what went wrong in it, unless cancelled."""
-    cancelled = False
-    while running is not None and not running.done():
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    if running is not None and not running.cancelled() and running.exception() is not None:
-        raise running.exception()  # type: ignore[misc]  # it is not None

@@ -30,12 +30,15 @@ PATIENCE = 5.0
 
 _INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "HOME", "SYSTEMROOT")
 """Environment variables that it gets: others hold keys of services."""
+_NEVER = frozenset({"LOLLMS_ENCRYPTION_KEY"})
 
 
 class SandboxProcess:
     """One process that runs `target` (`module:function`) under `limits`. `start` it once, then `kill` it.
 
-    `on_print` gets every line that it prints, instead of the log.
+    With `inherit` it has the server's environment variables (but for the encryption key) and working directory, else a
+    few variables and an empty folder, which is gone with it. `on_print` gets every line that it prints,
+    instead of the log.
     """
 
     def __init__(
@@ -46,12 +49,14 @@ class SandboxProcess:
         *,
         max_frame: int = MAX_FRAME,
         max_total: int | None = None,
+        inherit: bool = False,
         on_print: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
         self._target = target
         self._limits = limits
         self._on_print = on_print
+        self._inherit = inherit
         self.peer = Peer(max_frame=max_frame, max_total=max_total)
         self._process: asyncio.subprocess.Process | None = None
         self._scratch: str | None = None
@@ -139,7 +144,7 @@ class SandboxProcess:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
                     pass_fds=[theirs.fileno()],
-                    cwd=self._scratch,
+                    cwd=None if self._inherit else self._scratch,
                     env=self._environment(),
                     start_new_session=True,
                 )
@@ -151,7 +156,11 @@ class SandboxProcess:
                 raise
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if (name not in _NEVER if self._inherit else name in _INHERITED)
+        }
         paths = [entry for entry in sys.path if entry and os.path.isabs(entry)]
         return {
             **kept,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lollms_kernel.contracts import PersonalityCard
+from lollms_kernel.contracts import DEFAULT_WELCOME, PersonalityCard
 from lollms_kernel.types import Parameters
 
 from .fields import Fields, Range
@@ -23,7 +23,6 @@ PARAMETERS = {
 }
 """Key in the file → request parameter and what it may be."""
 
-DEFAULT_WELCOME = "Welcome! How can I help you today?"
 _MARKED = ("personality_conditioning", "user_message_prefix", "ai_message_prefix", "link_text")
 SEPARATOR = "!@>"
 """Stands before a speaker's name in texts of the desktop program, which ends an answer at it."""

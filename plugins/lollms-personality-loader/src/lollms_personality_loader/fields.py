@@ -45,8 +45,13 @@ class Fields:
         return self._raw.get(key) is not None
 
     def peek(self, key: str) -> str:
-        """The text of a value, whatever it is, without a word about it."""
-        return str(self._raw.get(key) or "")
+        """The text or texts of a value, without a word about what is none."""
+        match self._raw.get(key):
+            case str(value):
+                return value
+            case list(items):
+                return "\n".join(item for item in items if isinstance(item, str))
+        return ""
 
     def text(self, key: str, default: str) -> str:
         """A text; a list of texts is joined by line breaks."""

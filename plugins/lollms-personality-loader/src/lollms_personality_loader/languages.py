@@ -71,7 +71,7 @@ def translated(fields: Fields, folder: Path, language: str) -> Fields:
     try:
         texts = Fields(read_mapping_file(known[wanted]))
     except ConfigError as error:
-        fields.problems.append(f"The translation is not used: {error.detail}")
+        fields.problems.append(f"The translation is not used: {error.detail.replace(f'{folder}/', '')}")
         return fields
     result = fields.overlaid(texts)
     result.set("language", wanted)

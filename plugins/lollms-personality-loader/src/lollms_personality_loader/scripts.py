@@ -75,7 +75,7 @@ def _legacy(folder: Path, file: str, fields: Fields) -> Script | None:
     try:
         tree = ast.parse(read_source(folder, file))
     except ConfigError as error:
-        fields.problems.append(error.detail)
+        fields.problems.append(error.detail.replace(f"{folder}/", ""))
         return None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
@@ -86,7 +86,11 @@ def _legacy(folder: Path, file: str, fields: Fields) -> Script | None:
         return None
     own = {path.stem for path in (folder / file).parent.glob("*.py")}
     missing = sorted(
-        {module for module in _imported(tree) if module.partition(".")[0] not in own and not _is_there(module)}
+        {
+            module
+            for module in _imported(tree)
+            if module.partition(".")[0] not in own and not _is_there(module)
+        }
     )
     return Script("legacy", file, tuple(missing))
 

@@ -8,6 +8,7 @@ from typing import Any
 from lollms_kernel.contracts import ErrorAnswer, Health, Kernel, Listener
 from lollms_kernel.errors import LollmsError
 
+from .active import Active
 from .settings import WingmanSettings
 
 
@@ -17,6 +18,12 @@ class Side:
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         self.kernel = kernel
         self.settings = settings
+
+    def meet(self, others: Sequence[Side]) -> None:
+        """Called once, with the other sides."""
+
+    def follow(self, active: Active) -> None:
+        """Serve the model that is active where a request names none."""
 
     @property
     def prefixes(self) -> Sequence[str]:

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from lollms_kernel.contracts import ErrorAnswer, Health, Kernel, Listener, Transport, TransportSettings
 from lollms_kernel.errors import LollmsError
 
+from .control.side import ControlSide
 from .inference.side import InferenceSide
 from .settings import WingmanSettings
 from .side import Side
 
-SIDES: tuple[type[Side], ...] = (InferenceSide,)
+SIDES: tuple[type[Side], ...] = (InferenceSide, ControlSide)
 
 
 class WingmanTransport(Transport):
@@ -25,6 +26,8 @@ class WingmanTransport(Transport):
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         super().__init__(kernel, settings)
         self.sides: tuple[Side, ...] = tuple(side(kernel, settings) for side in SIDES)
+        for side in self.sides:
+            side.meet([other for other in self.sides if other is not side])
         self._opened = AsyncExitStack()
 
     @property

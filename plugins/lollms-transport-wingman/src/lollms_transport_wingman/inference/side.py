@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from litestar import asgi
-from litestar.types import Receive, Scope, Send
-
 from lollms_kernel.contracts import Cors, ErrorAnswer, Health, Kernel, Listener, PortRules
 from lollms_kernel.errors import LollmsError
 
+from ..active import Active
 from ..settings import WingmanSettings
 from ..side import Side
 from .app import InferenceApp
@@ -32,6 +30,10 @@ class InferenceSide(Side):
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         super().__init__(kernel, settings)
         self.inference = Inference(kernel, settings)
+
+    def follow(self, active: Active) -> None:
+        """See `Side.follow`."""
+        self.inference.active = active
 
     @property
     def prefixes(self) -> Sequence[str]:
@@ -83,6 +85,9 @@ async def _nowhere(_message: Any) -> None:
 
 
 def _handler(app: InferenceApp, paths: list[str], *, is_mount: bool = False) -> Any:
+    from litestar import asgi
+    from litestar.types import Receive, Scope, Send
+
     @asgi(paths, is_mount=is_mount, copy_scope=False)
     async def inference(scope: Scope, receive: Receive, send: Send) -> None:
         # Litestar cuts the folder off the path and adds a slash

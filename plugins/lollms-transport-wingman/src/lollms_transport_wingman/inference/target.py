@@ -83,10 +83,12 @@ async def choose_named(call: Call, wanted: str, kind: str = "ttt", personality: 
 
 async def _find(call: Call, wanted: str, kind: str) -> tuple[str, str | None]:
     kernel = call.kernel
+    default = call.server.default_instance(kind, call)
+    if call.server.single_model:
+        return _needed(default, kind), None
     names = [status.name for status in kernel.instances()]
     if wanted in names:
         return wanted, None
-    default = call.server.default_instance(kind, call)
     if wanted in ("", "default", call.server.settings.alias):
         return _needed(default, kind), None
     instance, slash, model = wanted.partition("/")

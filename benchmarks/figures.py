@@ -55,6 +55,10 @@ def every_figure() -> Iterator[Figure]:
     yield from remote_figures()
     yield from image_figures()
 
+    from .socketio import socketio_figures  # the same
+
+    yield from socketio_figures()
+
     from .turn_detection import turn_detection_figures  # the same
 
     yield from turn_detection_figures()

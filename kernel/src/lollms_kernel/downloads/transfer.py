@@ -298,8 +298,8 @@ class Transfer:
                     if writing is not None:
                         await asyncio.shield(writing)
                     writing, gathered, size, since = self._write(gathered), [], 0, self._clock()
-                    self.download = self._meter.measured(self.download, self._part.size)
-                    await self._meter.note(self.download)
+                self.download = self._meter.measured(self.download, self._part.size)
+                await self._meter.note(self.download)
         finally:
             await settled(writing)
             if gathered:

@@ -47,4 +47,5 @@ docs:
 
 clean:
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist uv.lock
+	rm -rf tests/plugins/lollms_transport_socketio/clients/node_modules
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -127,6 +127,18 @@ ensure_programs() {
     fi >&2
 }
 
+# The npm packages that tests run under node and in the browser.
+NODE_CLIENTS=tests/plugins/lollms_transport_socketio/clients
+
+ensure_node_clients() {
+    stamp=$NODE_CLIENTS/node_modules/.installed
+    wanted=$(cksum <"$NODE_CLIENTS/package-lock.json")
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+    say "Installing the npm clients that the tests run: a few seconds."
+    npm ci --prefix "$NODE_CLIENTS" --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null
+    say "$wanted" >"$stamp"
+}
+
 case ${1:-} in
 run)
     ensure_venv
@@ -142,6 +154,7 @@ test)
     ensure_programs
     ensure_venv
     ensure_packages requirements-dev.txt
+    ensure_node_clients
     ensure_engine
     if ! has_engine; then
         say "The tests run the real model and cannot do without it."

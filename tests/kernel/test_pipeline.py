@@ -13,6 +13,7 @@ import yaml
 
 from lollms_kernel.config.load import load_config
 from lollms_kernel.contracts import Personality, PersonalityCard
+from lollms_kernel.dummy import DummyBinding
 from lollms_kernel.errors import (
     BindingNotFound,
     BindingUnavailable,
@@ -94,7 +95,7 @@ def pirate(**fields: Any) -> Personality:
 
 async def test_system_text_is_context_then_conditioning_or_the_requests_own_message(make_kernel: Any) -> None:
     kernel = await make_kernel({"echo": {"echo_system": True}})
-    kernel._personalities["pirate"] = pirate()
+    kernel._personalities.add(pirate())
     both = await received(kernel, ask(personality="pirate", system="It is late."))
     assert both["system"] == "It is late.\n\nTalk like a pirate."
     own = await received(kernel, ask(personality="pirate", system="It is late.", system_message="Be brief."))
@@ -106,7 +107,7 @@ async def test_parameters_defaults_then_personality_then_request(make_kernel: An
     kernel = await make_kernel(
         {"echo": {"echo_system": True}}, defaults={"ttt_binding": "echo", "default_context_size": 2048}
     )
-    kernel._personalities["pirate"] = pirate(parameters={"temperature": 0.5, "top_k": 7, "max_tokens": 99})
+    kernel._personalities.add(pirate(parameters={"temperature": 0.5, "top_k": 7, "max_tokens": 99}))
     facts = await received(
         kernel, ask(personality="pirate", parameters={"temperature": 0.1, "n_predict": 12})
     )
@@ -114,9 +115,40 @@ async def test_parameters_defaults_then_personality_then_request(make_kernel: An
     assert (await received(kernel, ask()))["parameters"] == {"max_tokens": 1024, "context_size": 2048}
 
 
+class Instance(DummyBinding):
+    """Says itself what is not asked for, and may understand an endless answer."""
+
+    type_name = "speaks_for_itself"
+
+    @property
+    def default_parameters(self) -> dict[str, Any]:
+        return {"temperature": 0.3, "n_predict": 77}
+
+
+class EndlessInstance(Instance):
+    type_name = "goes_on"
+    endless = True
+
+
+async def test_an_instance_has_defaults_and_minus_one_reaches_who_understands_it(make_kernel: Any) -> None:
+    kernel = await make_kernel({"echo": {"echo_system": True}})
+    instance = kernel._instances._instances["echo"]
+    plain = instance.binding
+
+    async def sent(kind: type[DummyBinding], **parameters: Any) -> dict[str, Any]:
+        instance.binding = kind(plain.settings, plain.context)
+        return dict((await received(kernel, ask(parameters=parameters)))["parameters"])
+
+    assert (await sent(Instance))["max_tokens"] == 77
+    assert (await sent(Instance, temperature=1.0))["temperature"] == 1.0
+    assert (await sent(EndlessInstance, n_predict=-1))["max_tokens"] == -1
+    assert (await sent(Instance, n_predict=-1))["max_tokens"] == 1024
+    assert (await sent(DummyBinding, max_tokens=-1))["max_tokens"] == 1024
+
+
 async def test_anti_prompts_stop_beside_the_requests_own_stop_texts(make_kernel: Any) -> None:
     kernel = await make_kernel({"echo": {"echo_system": True}})
-    kernel._personalities["pirate"] = pirate(anti_prompts=("User:", "!@>"))
+    kernel._personalities.add(pirate(anti_prompts=("User:", "!@>")))
     facts = await received(kernel, ask(personality="pirate", parameters={"stop": ["END", "User:"]}))
     assert facts["parameters"]["stop"] == ["User:", "!@>", "END"]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, r
 import msgspec
 
 from .errors import LollmsError
+from .placeholders import expand
 from .types import (
     Chunk,
     Embedding,
@@ -25,6 +26,7 @@ from .types import (
     ModelInfo,
     Parameters,
     Ranking,
+    Speakers,
     TemplateOptions,
 )
 
@@ -53,6 +55,7 @@ class BindingCard(msgspec.Struct, frozen=True, kw_only=True):
     documentation_url: str | None = None
     supported_input_modalities: tuple[str, ...] = ("text",)
     supported_output_modalities: tuple[str, ...] = ("text",)
+    """The first one is what it is made for: its built-in instance then serves such requests by default."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +90,8 @@ class Binding(ABC):
     type_name: ClassVar[str]
     card: ClassVar[BindingCard]
     Settings: ClassVar[type[InstanceSettings]] = InstanceSettings
+    endless: ClassVar[bool] = False
+    """Whether it understands the parameter `max_tokens` -1, "until the context is full"; for others it is left out."""
 
     def __init__(self, settings: Any, context: BindingContext) -> None:
         self.settings = settings
@@ -106,6 +111,11 @@ class Binding(ABC):
     def parallel(self) -> int | None:
         """How many requests it works on at once; more wait in its queue. None: no limit of its own."""
         return None
+
+    @property
+    def default_parameters(self) -> Parameters:
+        """Generation parameters for requests that do not set them; they win over the server's own defaults."""
+        return {}
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -254,6 +264,10 @@ class HasEngine(Protocol):
 # --- personalities ----------------------------------------------------------------------------------------
 
 
+DEFAULT_WELCOME = "Welcome! How can I help you today?"
+"""What a personality greets with that does not say how."""
+
+
 class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a personality. `id` is what requests name and listings use as key."""
 
@@ -264,13 +278,23 @@ class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     category: str = "generic"
     language: str = "english"
+    languages: tuple[str, ...] = ()
+    """Languages that there is a translation for, beside `language`."""
     tags: tuple[str, ...] = ()
     icon: str = "default.png"
     is_scripted: bool = False
+    script_enabled: bool = False
+    """Whether its script may run; without it the personality works through its conditioning."""
+    legacy_script: bool = False
+    """Whether its script is a `processor.py` of the desktop program."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with its files or not done as they say, in words for people."""
     folder: str | None = None
     """The folder's own name (never a path): `personalities_config` uses it as key."""
     conditioning: str = ""
     welcome_message: str = ""
+    greets_in_history: bool = False
+    """Whether clients that keep a history should begin it with the welcome message."""
     disclaimer: str = ""
     user_name: str = "user"
     user_message_prefix: str = "User"
@@ -278,32 +302,61 @@ class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     link_text: str = "\n"
     anti_prompts: tuple[str, ...] = ()
     prompts_list: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    """Functions of this server that the model may call."""
+    binding: str | None = None
+    model: str | None = None
+    """Who answers text requests that name neither binding nor model."""
     parameters: Parameters = msgspec.field(default_factory=dict)
     """Generation defaults; a request's own parameters win over them."""
 
+    @property
+    def greeting(self) -> str:
+        """The welcome message with its placeholders filled in."""
+        return expand(self.welcome_message, self.user_name)[0]
+
 
 class Personality:
-    """Instructions (and perhaps a program) between a request and the binding."""
+    """Instructions (and perhaps a program) between a request and the binding.
+
+    The kernel may put another card into `card`: one with what `personalities_config` changes.
+    """
 
     def __init__(self, card: PersonalityCard) -> None:
         self.card = card
 
+    @property
+    def logo(self) -> Path | None:
+        """The picture to show for it; None where there is none."""
+        return None
+
     def condition(self, request: GenerateRequest) -> GenerateRequest:
-        """The request with this personality's conditioning, parameters and stop texts; what the request itself says
-        wins, and its own stop texts are added."""
-        own = self.card.conditioning if request.system_message is None else request.system_message
-        system = "\n\n".join(part.strip() for part in (request.system or "", own) if part.strip())
-        parameters = {**self.card.parameters, **request.parameters}
-        stop = [*self.card.anti_prompts, *request.parameters.get("stop", ())]
+        """The request with this personality's conditioning, parameters, functions and stop texts; what the request
+        itself says wins, and its own stop texts are added."""
+        card = self.card
+        context = (request.system or "").strip()
+        own, public = expand(card.conditioning.strip(), card.user_name)
+        if request.system_message is not None:
+            own, public = request.system_message.strip(), 0
+        parameters = {**card.parameters, **request.parameters}
+        stop = [*card.anti_prompts, *request.parameters.get("stop", ())]
         if stop:
             parameters["stop"] = list(dict.fromkeys(stop))
-        operators = request.system_message is None and not (request.system or "").strip()
+        told = {item for item in request.functions if isinstance(item, str)}
+        binding, model = request.binding, request.model
+        if request.generation_type == "ttt" and binding in (None, card.binding):
+            binding, model = card.binding, model or card.model
         return msgspec.structs.replace(
             request,
-            system=system or None,
+            system="\n\n".join(part for part in (context, own) if part) or None,
             system_message=None,
             parameters=parameters,
-            public_prefix=len(system) if operators else 0,
+            functions=(*request.functions, *(name for name in card.functions if name not in told)),
+            public_prefix=0 if context else public,
+            speakers=_speakers(card) if card.id else None,
+            ends_at=card.anti_prompts,
+            binding=binding,
+            model=model,
         )
 
     async def run(self, request: GenerateRequest, context: PersonalityContext) -> AsyncGenerator[Chunk, None]:
@@ -311,6 +364,38 @@ class Personality:
         async with aclosing(context.generate(self.condition(request))) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+
+def _speakers(card: PersonalityCard) -> Speakers:
+    return Speakers(
+        user=_marker(card.user_message_prefix),
+        assistant=_marker(card.ai_message_prefix),
+        between=card.link_text,
+    )
+
+
+def _marker(prefix: str) -> str:
+    """A prefix that is more than a bare word, such as `!@>user:` or `### ai:` and a new line, as it is; a bare word as
+    the desktop program writes it since 2024."""
+    return f"!@>{prefix}: " if prefix and prefix[-1].isalnum() and prefix[0].isalnum() else prefix
+
+
+class PersonalitySource(ABC):
+    """Personalities that come and go while the server runs. Register it in place of single personalities."""
+
+    @abstractmethod
+    def personalities(self) -> Mapping[str, Personality]:
+        """Id to personality, as they are now: the same object as before while nothing has changed.
+
+        It is asked for at every request, on the event loop, so it must not look at a disk; look in a task that `open`
+        starts. It is also asked without `open`, by commands that only list.
+        """
+
+    async def open(self, kernel: Kernel) -> None:  # noqa: B027
+        """Start what keeps them up to date; called when the bindings are open."""
+
+    async def close(self) -> None:  # noqa: B027
+        """End it; called before the bindings are closed."""
 
 
 class PersonalityContext(Protocol):
@@ -337,6 +422,9 @@ class Function(ABC):
     @abstractmethod
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run it. Raises InvalidRequest for wrong arguments."""
+
+    async def close(self) -> None:  # noqa: B027
+        """Give back what calls have started; called when the kernel closes."""
 
 
 # --- GPU --------------------------------------------------------------------------------------------------
@@ -443,7 +531,8 @@ class Transport(ABC):
     @property
     def late_key_paths(self) -> Sequence[str]:
         """Paths, as in `open_paths`, that a connection may also reach without a key because its key comes in the first
-        message. Host and Origin are checked all the same, and so is a key that comes in a header.
+        message. Host and Origin are checked all the same, and so is a key that comes in a header. Requests there do not
+        count as requests of the key: what their messages generate does.
 
         `scope["state"]["caller"]` is the `Caller`, or None where the key is still to come: the transport then does
         nothing for the connection before `kernel.caller(key)`, and ends it if no key comes in time."""
@@ -507,7 +596,9 @@ class Caller(Protocol):
         """Whether the key may use only some bindings or personalities, and so may not administer the server."""
 
     def acting(self) -> AbstractContextManager[None]:
-        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message."""
+        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message.
+
+        Raises Unauthorized where the key was revoked meanwhile, Forbidden where one has become necessary."""
 
 
 class Kernel(Protocol):

@@ -238,9 +238,21 @@ class ModelLoadFailed(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """As many requests wait as the configuration allows."""
+    """As many requests wait as the configuration allows; `position` is the place that this one would have had, the next
+    to have its turn being 1."""
 
     code = "queue_full"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.position = position
 
 
 class ShuttingDown(Unavailable):

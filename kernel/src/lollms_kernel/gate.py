@@ -75,7 +75,7 @@ class Gate:
         holder = grant or ANYBODY
         if origin is not None and scope["type"] == "http" and self._may_read(origin, grant):
             send = _with_cors(send, origin)
-        caller = None if grant is None else KeyHolder(grant)
+        caller = None if grant is None else KeyHolder(grant, self._access)
         scope.setdefault("state", {}).update(tenant=holder.tenant, grant=holder, caller=caller)
         if grant is None and not self._comes_late(scope, headers):
             await self._app(scope, receive, send)
@@ -100,7 +100,7 @@ class Gate:
         grant = None if keyless else self._access.authenticate(_key(headers))
         if grant is None or not grant.tenant:
             self._check_origin(scope, headers)
-        if grant is not None:
+        if grant is not None and scope["path"] not in self._late:  # where each message counts by itself
             self._access.count(grant)
         return grant
 

@@ -55,6 +55,9 @@ FILE_TYPES = (
 """What `general.file_type` means, by number: the recipe that chose the tensor types."""
 
 
+_CLASSIFIERS = ("cls.weight", "cls.output.weight")
+
+
 class GgufError(Exception):
     """The file is not a GGUF file that can be used; the text says what is wrong with it."""
 
@@ -65,6 +68,8 @@ class GgufHeader(msgspec.Struct, frozen=True):
     values: dict[str, Any]
     lengths: dict[str, int]
     elements: dict[str, int]
+    classifies: bool = False
+    """Whether it has a head that scores whole texts, as rerankers have."""
 
     def text(self, key: str) -> str | None:
         """A string value, None if absent or of another type."""
@@ -124,13 +129,15 @@ class _Parser:
                 lengths[key] = self._pass_array(1)
             elif (value := self._value(kind)) is not None:
                 values[key] = value
-        return GgufHeader(values, lengths, self._tensors(n_tensors))
+        elements, classifies = self._tensors(n_tensors)
+        return GgufHeader(values, lengths, elements, classifies)
 
-    def _tensors(self, count: int) -> dict[str, int]:
+    def _tensors(self, count: int) -> tuple[dict[str, int], bool]:
         elements: Counter[str] = Counter()
         self._check_count(count, 24)
+        classifies = False
         for _ in range(count):
-            self._key()
+            classifies = self._key() in _CLASSIFIERS or classifies
             dimensions = self._u32()
             if dimensions > MAX_DIMENSIONS:
                 raise GgufError(f"A tensor has {dimensions} dimensions.")
@@ -140,7 +147,7 @@ class _Parser:
             kind = self._u32()
             self._pass(8)
             elements[TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else f"type {kind}"] += size
-        return dict(elements)
+        return dict(elements), classifies
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:

@@ -25,6 +25,7 @@ from .contracts import (
     Listener,
     Personality,
     PersonalityCard,
+    Register,
     Transport,
 )
 from .downloads import Downloads, downloads_of
@@ -33,12 +34,12 @@ from .errors import (
     ConfigError,
     NoBindingConfigured,
     NotSupported,
-    PersonalityNotFound,
     ShuttingDown,
 )
 from .instance import Instance
 from .instances import InstanceChanges, Instances
-from .pipeline import RunningStream
+from .personalities import Personalities
+from .pipeline import OUTPUT_OF, RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
 
@@ -79,7 +80,7 @@ class LocalKernel:
         self.plugins = plugins
         self.access = Access(loaded.main.security)
         self._binding_types: dict[str, type[Binding]] = {}
-        self._personalities: dict[str, Personality] = {}
+        self._personalities = Personalities(self.config.personalities_config or {})
         self._functions: dict[str, Function] = {}
         self._transport_types: dict[str, type[Transport]] = {}
         self._streams: set[RunningStream] = set()
@@ -106,6 +107,9 @@ class LocalKernel:
             self._lifespan.push_async_callback(self._downloads.close)
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
+            for function in self._functions.values():
+                self._lifespan.push_async_callback(function.close)
+            await self._personalities.open(self, self._lifespan)
             for name, context in self.plugins.call_each("lifespan", {"kernel": self}):
                 if context is not None:
                     logger.debug("entering the lifespan of %s", name)
@@ -209,7 +213,7 @@ class LocalKernel:
 
     def caller(self, key: str) -> KeyHolder:
         """See `contracts.Kernel.caller`."""
-        return KeyHolder(self.access.authenticate(key))
+        return KeyHolder(self.access.authenticate(key), self.access)
 
     def cancel(self, request_id: str, tenant: str | None = None) -> bool:
         """See `contracts.Kernel.cancel`."""
@@ -234,7 +238,7 @@ class LocalKernel:
         if name is None:
             raise NoBindingConfigured(
                 "Could not determine binding instance for the request. Check defaults or request parameters.",
-                hint=f"Set defaults.{request.generation_type}_binding in the main configuration or name a binding.",
+                hint=self._cure_for(request.generation_type),
             )
         instance = self._instances.get(name)
         self.access.check_binding(request.tenant, name)
@@ -255,7 +259,7 @@ class LocalKernel:
     @property
     def personalities(self) -> Mapping[str, Personality]:
         """See `contracts.Kernel.personalities`."""
-        return MappingProxyType(self._personalities)
+        return self._personalities.current
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -287,29 +291,30 @@ class LocalKernel:
             configured: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
             if configured is not None:
                 return configured
-        if generation_type == "ttt" and self._instances.builtin:
-            return next((instance.name for instance in self._instances), None)
+        if self._instances.builtin:
+            return next((i.name for i in self._instances if self._makes(i.type_name, generation_type)), None)
         return None
+
+    def _makes(self, type_name: str, generation_type: str) -> bool:
+        """Whether a binding type is made for this kind of generation: the first modality of its card."""
+        kind = self._binding_types.get(type_name)
+        return (
+            kind is not None and OUTPUT_OF.get(generation_type) in kind.card.supported_output_modalities[:1]
+        )
+
+    def _cure_for(self, generation_type: str) -> str:
+        """How to get an answer where nothing is configured for this kind of generation."""
+        cure = f"Set defaults.{generation_type}_binding in the main configuration or name a binding."
+        if self._instances.builtin:
+            for name, kind in self._binding_types.items():
+                missing = kind.unavailable_reason() if self._makes(name, generation_type) else None
+                if missing is not None and missing.hint is not None:
+                    return f"{cure} For {name}: {missing.hint}"
+        return cure
 
     def find_personality(self, name: str) -> Personality:
         """See `contracts.Kernel.find_personality`."""
-        exact = self._personalities.get(name)
-        if exact is not None:
-            return exact
-        known = sorted(self._personalities.values(), key=lambda personality: personality.card.id)
-        folded = name.casefold()
-        ranks: tuple[Callable[[PersonalityCard], bool], ...] = (
-            lambda card: card.name == name,
-            lambda card: card.folder == name,
-            lambda card: card.name.casefold() == folded,
-        )
-        for fits in ranks:
-            for personality in known:
-                if fits(personality.card):
-                    return personality
-        raise PersonalityNotFound(
-            f"Personality '{name}' not found or disabled.", hint="`lollms personalities` lists them."
-        )
+        return self._personalities.find(name)
 
     def choose_personality(self, request: GenerateRequest) -> Personality:
         """The personality of a request, or one that adds nothing when none is named. Raises Forbidden."""
@@ -329,15 +334,11 @@ class LocalKernel:
     def _register(self) -> None:
         self._strategies: dict[str, type[GpuStrategy]] = {}
         config = {"config": self.config}
-        self._collect("register_bindings", self._binding_types, lambda cls: cls.type_name)
-        self._collect("register_gpu_strategies", self._strategies, lambda cls: cls.name)
-        self._collect("register_transports", self._transport_types, lambda cls: cls.name)
-        self._collect("register_personalities", self._personalities, lambda item: item.card.id, config)
-        self._collect("register_functions", self._functions, lambda item: item.name, config)
-        for name, override in (self.config.personalities_config or {}).items():
-            if not override.enabled:
-                for key in [k for k, p in self._personalities.items() if name in (k, p.card.folder)]:
-                    del self._personalities[key]
+        self._collect("register_bindings", lambda cls: self._binding_types.update({cls.type_name: cls}))
+        self._collect("register_gpu_strategies", lambda cls: self._strategies.update({cls.name: cls}))
+        self._collect("register_transports", lambda cls: self._transport_types.update({cls.name: cls}))
+        self._collect("register_personalities", self._personalities.add, config)
+        self._collect("register_functions", self._add_function, config)
         strategy = self.config.resource_manager.gpu_strategy
         if strategy not in self._strategies:
             raise ConfigError(
@@ -345,14 +346,15 @@ class LocalKernel:
                 hint=f"Use one of: {', '.join(sorted(self._strategies))}.",
             )
 
-    def _collect(
-        self, hook: str, into: dict[str, Any], key: Any, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        def register(thing: Any) -> None:
-            into[key(thing)] = thing
-
+    def _collect(self, hook: str, register: Register, extra: Mapping[str, Any] | None = None) -> None:
         for _ in self.plugins.call_each(hook, {"register": register, **(extra or {})}):
             pass
+
+    def _add_function(self, function: Function) -> None:
+        overrides = self.config.functions_config or {}
+        override = overrides.get(function.name) or overrides.get(function.name.partition(".")[0])
+        if override is None or override.enabled:
+            self._functions[function.name] = function
 
     def build_transports(self) -> list[Transport]:
         """One object of every enabled protocol; its configuration section is checked here."""

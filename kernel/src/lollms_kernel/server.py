@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -72,14 +73,19 @@ def run(
         return runner.run(serve(loaded, load_plugins(), host, port, announce, extra_ports=extra_ports))
 
 
-def run_protocol(loaded: LoadedConfig, plugins: PluginSet, host: str, announce: Announce) -> int:
+def run_protocol(
+    loaded: LoadedConfig, host: str, announce: Announce, *, needs: Sequence[str], brings: tuple[str, object]
+) -> int:
     """Serve a configuration that no file holds on the ports of its protocols alone, without the main port, until a
     signal says stop; the exit code. `announce` is called once all ports answer. Raises ConfigError.
 
-    For commands of plugins that play another server; they set up logs as that server does.
+    For commands of plugins that play another server: they name the plugins that they need, no others are loaded, and
+    bring one of their own, by its name, which registers the transport.
     """
+    logs.configure(loaded.main.logging.log_level, loaded.main.logging.format)
     guard_logs()
     check_exposure(host, loaded.main)
+    plugins = load_plugins([brings], {**os.environ, "LOLLMS_LOAD_PLUGINS": ",".join(needs)})
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve(loaded, plugins, host, None, announce))
 

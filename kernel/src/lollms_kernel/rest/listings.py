@@ -1,4 +1,4 @@
-"""What there is: bindings, personalities, functions, models and defaults."""
+"""What there is: bindings, functions, models and defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, SkipValidation
 
 from ..config.schema import MODEL_FOLDERS
-from ..contracts import Binding, InstanceStatus, Kernel, PersonalityCard
+from ..contracts import Binding, InstanceStatus, Kernel
 from ..errors import LollmsError
 from ..types import ModelInfo
 from .wire import (
@@ -28,10 +28,8 @@ from .wire import (
     ListBindingsAnswer,
     ListFunctionsAnswer,
     ListModelsAnswer,
-    ListPersonalitiesAnswer,
     ModelEntry,
     ModelInfoAnswer,
-    PersonalityInfo,
 )
 
 TheKernel = NamedDependency[SkipValidation[Kernel]]
@@ -83,13 +81,6 @@ async def list_active_bindings(kernel: TheKernel) -> ListActiveBindingsAnswer:
     """Instances that are configured and started; secrets are left out."""
     ready = (status for status in kernel.instances() if status.state == "ready")
     return ListActiveBindingsAnswer({status.name: _instance(status) for status in ready})
-
-
-@get("/list_personalities", summary="List enabled personalities", tags=["Listings"])
-async def list_personalities(kernel: TheKernel) -> ListPersonalitiesAnswer:
-    """The keys are what `personality` of a request may name."""
-    found = sorted(kernel.personalities.items())
-    return ListPersonalitiesAnswer({name: _personality(personality.card) for name, personality in found})
 
 
 @get("/list_functions", summary="List functions", tags=["Listings"])
@@ -178,11 +169,6 @@ def _instance(status: InstanceStatus) -> dict[str, Any]:
     if status.state != "ready":
         entry |= {"state": status.state, "error": status.error, "hint": status.hint}
     return entry
-
-
-def _personality(card: PersonalityCard) -> PersonalityInfo:
-    named = {name: getattr(card, name) for name in PersonalityInfo.__struct_fields__ if name != "path"}
-    return PersonalityInfo(**named, path=card.folder or card.id)
 
 
 def _model_info(binding: str, info: ModelInfo, default_context_size: int) -> ModelInfoAnswer:

@@ -33,6 +33,7 @@ from ..types import (
     GpuNeed,
     Message,
     ModelInfo,
+    Parameters,
     Ranking,
     TemplateOptions,
 )
@@ -84,6 +85,11 @@ class WorkerBinding(Binding):
     def parallel(self) -> int | None:
         """As `front` says."""
         return self._front.parallel
+
+    @property
+    def default_parameters(self) -> Parameters:
+        """As `front` says."""
+        return self._front.default_parameters
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -266,6 +272,7 @@ def _proxy_type(front: type[Binding]) -> type[WorkerBinding]:
         "type_name": front.type_name,
         "card": front.card,
         "Settings": front.Settings,
+        "endless": front.endless,
     }
     return type(f"{front.__name__}InWorker", (*bases, WorkerBinding), facts)
 

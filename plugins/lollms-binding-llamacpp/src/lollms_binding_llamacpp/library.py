@@ -201,6 +201,7 @@ def describe(file: ModelFile, headers: Headers, settings: LlamaCppSettings) -> M
         homepage=header.text("general.url")
         or header.text("general.repo_url")
         or header.text("general.source.url"),
+        capabilities=capabilities(header, settings),
         details=_details(file, header),
     )
 
@@ -213,6 +214,75 @@ def context_size(header: GgufHeader, settings: LlamaCppSettings) -> int | None:
     if settings.rope_freq_base:
         return settings.n_ctx
     return min(settings.n_ctx, int(trained * settings.compress_pos_emb))
+
+
+ENCODERS = (
+    "bert",
+    "nomic-bert",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "modern-bert",
+    "neo-bert",
+    "eurobert",
+    "t5encoder",
+)
+"""Architectures that make embeddings and no text."""
+_POOLINGS = ("none", "mean", "cls", "last", "rank")
+
+
+def pooling_of(header: GgufHeader, settings: LlamaCppSettings) -> str | None:
+    """How token embeddings become one vector: as the settings say, else as the file does."""
+    if settings.reranking:
+        return "rank"
+    if settings.pooling is not None:
+        return settings.pooling
+    number = header.own("pooling_type")
+    return _POOLINGS[number] if number is not None and number < len(_POOLINGS) else None
+
+
+def embeds(header: GgufHeader, settings: LlamaCppSettings) -> bool:
+    """Whether embeddings are served: if the settings say so, or by themselves for models made for it."""
+    if pooling_of(header, settings) == "rank":
+        return False
+    if settings.embeddings is not None:
+        return settings.embeddings
+    return header.architecture in ENCODERS or header.own("pooling_type") is not None
+
+
+def reranks(header: GgufHeader, settings: LlamaCppSettings) -> bool:
+    """Whether documents are ranked: only by models with a head for it, whatever the settings say."""
+    return header.classifies and settings.reranking is not False and pooling_of(header, settings) == "rank"
+
+
+def capabilities(header: GgufHeader, settings: LlamaCppSettings) -> tuple[str, ...]:
+    """What `ModelInfo.capabilities` lists."""
+    template = settings.chat_template or header.text("tokenizer.chat_template") or ""
+    found = []
+    if header.architecture not in ENCODERS:
+        found += ["chat", "tools", "tokens", "grammar", "json_schema", "logprobs"]
+        if "<think>" in template or "enable_thinking" in template:
+            found.append("thinking")
+        if all(
+            header.number(f"tokenizer.ggml.fim_{part}_token_id") is not None for part in ("pre", "suf", "mid")
+        ):
+            found.append("infill")
+    else:
+        found.append("tokens")
+    if embeds(header, settings):
+        found.append("embeddings")
+    if reranks(header, settings):
+        found.append("rerank")
+    return tuple(found)
+
+
+def projector_modalities(path: Path, headers: Headers) -> tuple[str, ...]:
+    """What a projector's file lets a model take beside text; nothing if it cannot be read."""
+    try:
+        header = headers(path)
+    except GgufError:
+        return ()
+    names = {"image": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
+    return tuple(kind for kind, key in names.items() if header.values.get(key) is True)
 
 
 def _check_complete(file: ModelFile) -> None:

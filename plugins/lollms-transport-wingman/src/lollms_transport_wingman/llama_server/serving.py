@@ -24,26 +24,23 @@ from .configuration import INSTANCE, Flags, configuration, transport_settings
 
 logger = logging.getLogger(__name__)
 
-PLUGINS = "lollms-binding-llamacpp"
-"""The one plugin that is loaded beside the kernel's own."""
+NEEDS = ("lollms-binding-llamacpp",)
 POLL = 0.02
 """Seconds between two looks whether the worker has started."""
 
 
 def serve(model: Path, given: dict[str, Any]) -> int:
     """Serve until a signal comes; the exit code. Raises ConfigError."""
-    from lollms_kernel import logs
-    from lollms_kernel.plugins import load_plugins
     from lollms_kernel.server import run_protocol
 
     chosen = Flags(model=model, **given)
     loaded = configuration(chosen)
-    logs.configure(loaded.main.logging.log_level)
     if loaded.main.server.allow_insecure_bind and chosen.host not in ("127.0.0.1", "localhost", "::1"):
-        logger.warning("everybody who reaches %s can use this server: no --api-key is set", chosen.host)
+        click.echo(f"everybody who reaches {chosen.host} can use this server: no --api-key is set", err=True)
     plugin = _Plugin(transport_settings(chosen))
-    plugins = load_plugins([("llama-server", plugin)], {**os.environ, "LOLLMS_LOAD_PLUGINS": PLUGINS})
-    code = run_protocol(loaded, plugins, chosen.host, lambda _: _announce(chosen))
+    code = run_protocol(
+        loaded, chosen.host, lambda _: _announce(chosen), needs=NEEDS, brings=("llama-server", plugin)
+    )
     return 1 if plugin.failed else code
 
 

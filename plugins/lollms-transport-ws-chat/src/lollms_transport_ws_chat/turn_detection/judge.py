@@ -45,6 +45,7 @@ class Judge:
         self._fallback: TurnDetector = RuleDetector()
         self._waiting = 0
         self._late = 0
+        self._told = ""
         self._thread: ThreadPoolExecutor | None = None
         if not detector.instant:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="turn-detector")
@@ -57,7 +58,7 @@ class Judge:
         try:
             return _verdict(self.detector, await self._asked(turns, language), language)
         except Exception as error:  # a voice chat goes on whatever a model does
-            logger.error("turn detector `%s` failed, the rule judges: %s", self.detector.name, _told(error))
+            self._tell(error)
         try:
             return _verdict(self._fallback, self._fallback.probability(turns, language), language)
         except Exception:  # the same
@@ -81,11 +82,22 @@ class Judge:
         loop = asyncio.get_running_loop()
         asked.add_done_callback(lambda _: _post(loop, self._answered))
         wrapped = asyncio.wrap_future(asked)
-        done, _ = await asyncio.wait([wrapped], timeout=self._limit)
+        try:
+            done, _ = await asyncio.wait([wrapped], timeout=self._limit)
+        except asyncio.CancelledError:
+            asked.cancel()  # unless it has begun
+            raise
         if not done:
             self._give_up(asked, loop)
             raise TimeoutError(f"it took more than {self._limit:g} s")
         return wrapped.result()
+
+    def _tell(self, error: Exception) -> None:
+        """Log a failure; the same one again only for those who look closely."""
+        reason = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
+        level = logging.DEBUG if reason == self._told else logging.ERROR
+        self._told = reason
+        logger.log(level, "turn detector `%s` failed, the rule judges: %s", self.detector.name, reason)
 
     def _answered(self) -> None:
         self._waiting -= 1
@@ -111,10 +123,6 @@ def _verdict(detector: TurnDetector, probability: float, language: str | None) -
         complete=probability >= threshold,
         detector=detector.name,
     )
-
-
-def _told(error: Exception) -> str:
-    return getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
 
 
 def _post(loop: asyncio.AbstractEventLoop, action: object) -> None:

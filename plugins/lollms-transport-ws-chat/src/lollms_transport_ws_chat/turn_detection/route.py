@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Meta
 
 from lollms_kernel.bodies import read_body
+from lollms_kernel.errors import Problem, ValidationFailed
 
 from .detector import Turn
 from .judge import Judge, Verdict
@@ -32,8 +33,8 @@ class TurnDetectionBody(msgspec.Struct, frozen=True):
     """A turn to judge, and what was said before it."""
 
     text: Annotated[str, Meta(max_length=MAX_TEXT, description="What the user has said so far.")]
-    history: Annotated[list[HistoryTurn], Meta(max_length=MAX_HISTORY, description="Oldest first.")] = []
-    language: Annotated[str | None, Meta(max_length=35, description="Such as `en` or `pt-BR`.")] = None
+    history: Annotated[list[HistoryTurn], Meta(description=f"Oldest first, at most {MAX_HISTORY}.")] = []
+    language: Annotated[str, Meta(max_length=35, description="Such as `en` or `pt-BR`.")] | None = None
 
 
 def turn_detection_route(judge: Judge) -> HTTPRouteHandler:
@@ -50,6 +51,9 @@ def turn_detection_route(judge: Judge) -> HTTPRouteHandler:
     async def turn_detection(request: Request[Any, Any, Any]) -> Verdict:
         """By the detector that the voice chat uses."""
         asked = read_body(await request.body(), TurnDetectionBody)
+        if len(asked.history) > MAX_HISTORY:
+            problem = f"Value error, Expected at most {MAX_HISTORY} turns, the last ones"
+            raise ValidationFailed([Problem("value_error", ("body", "history"), problem)])
         turns = [Turn(turn.role, turn.content) for turn in asked.history]
         return await judge.judge([*turns, Turn("user", asked.text)], asked.language)
 

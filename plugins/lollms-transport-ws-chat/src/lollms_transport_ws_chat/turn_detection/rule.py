@@ -41,6 +41,8 @@ def is_open(plain: str, lists: Language) -> bool:
     """Whether a normalised text ends with something that needs more after it."""
     if plain in lists.whole or lists.closing.search(plain):
         return False
+    if lists.open.search(plain):
+        return True
     if lists.name in SPACELESS:
         return plain.endswith(lists.open_endings)
     last = plain.rpartition(" ")[2]

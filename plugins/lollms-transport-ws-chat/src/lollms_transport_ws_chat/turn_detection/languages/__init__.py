@@ -20,17 +20,23 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     """Last words after which a speaker goes on."""
     open_endings: tuple[str, ...]
     """Endings of several words after which a speaker goes on; without spaces, of characters."""
+    open: re.Pattern[str]
+    """Further endings after which a speaker goes on."""
     closing: re.Pattern[str]
     """Endings that complete a turn all the same."""
     whole: frozenset[str]
     """Texts that are a turn of their own."""
+    common: frozenset[str]
+    """Frequent words, which tell the language."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_words: str
     open_endings: list[str]
     whole: list[str]
+    open_patterns: list[str] = []
     closing_patterns: list[str] = []
+    common: str = ""
 
 
 @functools.cache
@@ -42,9 +48,15 @@ def language(name: str) -> Language:
         name=name,
         open_words=frozenset(file.open_words.split()),
         open_endings=tuple(file.open_endings),
-        closing=re.compile("|".join(f"(?:{p})" for p in file.closing_patterns) or r"(?!)"),
+        open=_any_of(file.open_patterns),
+        closing=_any_of(file.closing_patterns),
         whole=frozenset(file.whole),
+        common=frozenset(file.common.split()),
     )
+
+
+def _any_of(patterns: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
 
 
 def known_code(code: str | None) -> str | None:
@@ -58,11 +70,11 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 
 
 def guessed(text: str) -> str:
-    """Which of NAMES a normalised text is in, by its script and its function words; English where nothing tells."""
+    """Which of NAMES a normalised text is in, by its script and its frequent words; English where nothing tells."""
     if _KANA.search(text):
         return "ja"
     if _HAN.search(text):
         return "zh"
     words = text.split()[-40:]
-    counts = {name: sum(w in language(name).open_words for w in words) for name in NAMES}
+    counts = {name: sum(word in language(name).common for word in words) for name in NAMES}
     return max(counts, key=lambda name: (counts[name], name == "en"))

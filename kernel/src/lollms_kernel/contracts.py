@@ -183,6 +183,14 @@ class Tokenizes(Protocol):
 
 
 @runtime_checkable
+class TellsPieces(Protocol):
+    """A binding that tells the bytes of each token, which need not be text by themselves."""
+
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token. Raises InvalidRequest for ids that the model does not have."""
+
+
+@runtime_checkable
 class CountsTokens(Protocol):
     """A binding that says how many tokens a text has, though perhaps not which: some services tell no more."""
 

@@ -88,7 +88,7 @@ def test_personalities_lists_the_enabled_ones(workplace: Workplace) -> None:
     assert ["lollms"] in [row[:1] for row in rows(workplace.lollms("personalities").stdout)]
 
     ours = ("lollms", "server_tour", "reckoner", "plain_words")
-    workplace.configure(config={"personalities_config": dict.fromkeys(ours, {"enabled": False})})
+    workplace.configure(config={"personalities_config": {name: {"enabled": False} for name in ours}})
     done = workplace.lollms("personalities")
 
     assert (done.returncode, done.stdout) == (0, "")

@@ -113,7 +113,7 @@ class TestChanges:
         try:
             write(tmp_path, "late")
             deadline = time.monotonic() + 30
-            while "late" not in found.personalities() and time.monotonic() < deadline:
+            while "late" not in found.personalities() and time.monotonic() < deadline:  # noqa: ASYNC110 - a disk tells nobody
                 await asyncio.sleep(0.01)
         finally:
             await found.close()

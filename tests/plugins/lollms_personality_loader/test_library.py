@@ -236,7 +236,11 @@ class TestCache:
     ) -> None:
         file = tmp_path / "cache"
         write_cache(file, "/one", {})
-        records = {"x": next(record for _, record in library(write(tmp_path, "r/one").parent).records)}
+        write(tmp_path, "r/one")
+        root = Root(tmp_path / "r")
+        Library(MainConfig(), [root]).look()
+        records = root.records or {}
+        assert records
         write_cache(file, "/one", records)
 
         assert read_cache(file, "/one") == records

@@ -24,7 +24,7 @@ MODULES = {
     "plugins": "listings",
     "bindings": "listings",
     "models": "listings",
-    "personalities": "listings",
+    "personalities": "personalities",
     "config": "config",
     "keys": "keys",
     "doctor": "doctor",

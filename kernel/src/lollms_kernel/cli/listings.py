@@ -1,4 +1,4 @@
-"""`lollms plugins`, `bindings`, `models` and `personalities`: what there is, without a running server."""
+"""`lollms plugins`, `bindings` and `models`: what there is, without a running server."""
 
 from __future__ import annotations
 
@@ -152,20 +152,3 @@ async def _models_of(kernel: LocalKernel, instance: str) -> list[dict[str, Any]]
             hint="'lollms doctor' may know why.",
         ) from None
     return [{"instance": instance, **msgspec.to_builtins(model)} for model in found]
-
-
-@click.command()
-@options.config_dir
-@options.as_json
-def personalities(config_dir: Path, as_json: bool) -> None:
-    """List the enabled personalities."""
-    from .opening import build_kernel
-
-    cards = [personality.card for personality in build_kernel(config_dir).personalities.values()]
-    rows = [msgspec.to_builtins(card) for card in sorted(cards, key=lambda card: card.id)]
-    show(
-        rows,
-        ("id", "name", "category", "language", "description"),
-        as_json=as_json,
-        empty="There is no personality; put a folder with a config.yaml into paths.personalities_folder.",
-    )

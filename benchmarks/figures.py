@@ -47,9 +47,11 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
-    from .remote import remote_figures  # which makes its figures of the class here
+    from .personalities import personality_figures
+    from .remote import remote_figures  # which make their figures of the class here
 
     yield from remote_figures()
+    yield from personality_figures()
 
 
 def start_time(rounds: int = 7) -> Figure:

@@ -1,11 +1,13 @@
 # One word per chore. Everything is installed into .venv; each chore is safe to repeat.
-# PYTHON=/path/to/python chooses the interpreter for .venv, ARGS='…' is handed to serve, test and bench.
+# PYTHON=/path/to/python chooses the interpreter for .venv, ARGS='…' is handed to serve, test and bench;
+# JOBS=N runs the tests in N processes, by default one for each core.
 .POSIX:
 .PHONY: all install engine serve test lint fix bench docs clean
 
 BIN = .venv/bin
 CODE = kernel plugins tests benchmarks
 ARGS =
+JOBS = auto
 
 all: test lint
 
@@ -20,7 +22,7 @@ serve: install
 
 test:
 	@sh tools/install.sh test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint:
 	@sh tools/install.sh lint
@@ -45,4 +47,5 @@ docs:
 
 clean:
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist uv.lock
+	rm -rf tests/plugins/lollms_transport_socketio/clients/node_modules
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

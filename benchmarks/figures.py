@@ -51,6 +51,14 @@ def every_figure() -> Iterator[Figure]:
 
     yield from remote_figures()
 
+    from .turn_detection import turn_detection_figures  # the same
+
+    yield from turn_detection_figures()
+
+    from .voice_chat import voice_chat_figures  # as above
+
+    yield from voice_chat_figures()
+
 
 def start_time(rounds: int = 7) -> Figure:
     """From starting the process to the first 200 on /health, without configuration; the first round is left out."""

@@ -3,7 +3,8 @@
 #
 #   run     the server and every plugin, then the llama.cpp engine; the server works without the engine too
 #   lint    the same without the engine, with the tools of development
-#   test    the tools and the engine: fails where the engine is missing, since tests run the real model
+#   test    the tools, the engine, and the programs that tests run for real (a browser, Redis, node): fails where one
+#           is missing
 #   engine  try to build the engine once more
 #
 # PYTHON names the interpreter to use (3.11 or newer); by default the first suitable one of the PATH.
@@ -106,6 +107,38 @@ ensure_engine() {
     fi
 }
 
+# Programs that tests run, with the Debian package of each. They are installed where that can be done without asking.
+ensure_programs() {
+    missing=
+    for program in chromium redis-server node npm; do
+        if ! command -v "$program" >/dev/null; then missing="$missing $program"; fi
+    done
+    if [ -z "$missing" ]; then return; fi
+    packages=$(printf '%s' "$missing" | sed 's/ node/ nodejs/; s/^ //')
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing what the tests run: $packages."
+        apt-get update -qq
+        # shellcheck disable=SC2086 # a list of names
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    else
+        say "The tests run these programs, which are not installed:$missing"
+        say "  cure on Debian and Ubuntu: sudo apt install $packages"
+        exit 1
+    fi >&2
+}
+
+# The npm packages that tests run under node and in the browser.
+NODE_CLIENTS=tests/plugins/lollms_transport_socketio/clients
+
+ensure_node_clients() {
+    stamp=$NODE_CLIENTS/node_modules/.installed
+    wanted=$(cksum <"$NODE_CLIENTS/package-lock.json")
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+    say "Installing the npm clients that the tests run: a few seconds."
+    npm ci --prefix "$NODE_CLIENTS" --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null
+    say "$wanted" >"$stamp"
+}
+
 case ${1:-} in
 run)
     ensure_venv
@@ -118,8 +151,10 @@ lint)
     ensure_packages requirements-dev.txt
     ;;
 test)
+    ensure_programs
     ensure_venv
     ensure_packages requirements-dev.txt
+    ensure_node_clients
     ensure_engine
     if ! has_engine; then
         say "The tests run the real model and cannot do without it."

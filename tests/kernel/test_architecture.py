@@ -18,13 +18,36 @@ KERNEL = ROOT / "kernel" / "src" / "lollms_kernel"
 PLUGINS = {package.name: package for package in ROOT.glob("plugins/*/src/*") if package.is_dir()}
 
 ROOMS: list[set[str]] = [
-    {"errors"},
+    {"errors", "placeholders"},
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream"},
-    {"gpu", "access", "drafts"},
+    {
+        "bodies",
+        "config",
+        "plugins",
+        "thoughts",
+        "admission",
+        "parameters",
+        "interrupt",
+        "logs",
+        "upstream",
+        "disconnect",
+        "endings",
+        "gguf_header",
+        "quantization",
+    },
+    {
+        "gpu",
+        "access",
+        "drafts",
+        "downloads",
+        "personalities",
+        "completion",
+        "tools",
+    },
     {"workers"},
+    {"sandbox"},
     {"instance"},
     {"instances"},
     {"pipeline"},
@@ -45,6 +68,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ENGINES = {"diffusers", "llama_cpp", "ollama", "onnxruntime", "torch", "transformers"}
 
 PROMISED = {
+    "bodies",
     "errors",
     "types",
     "contracts",
@@ -54,6 +78,12 @@ PROMISED = {
     "parameters",
     "testing",
     "upstream",
+    "disconnect",
+    "server",
+    "sandbox",
+    "downloads",
+    "gguf_header",
+    "quantization",
 }
 """What plugins may use of the kernel."""
 

@@ -95,7 +95,7 @@ def pirate(**fields: Any) -> Personality:
 
 async def test_system_text_is_context_then_conditioning_or_the_requests_own_message(make_kernel: Any) -> None:
     kernel = await make_kernel({"echo": {"echo_system": True}})
-    kernel._personalities["pirate"] = pirate()
+    kernel._personalities.add(pirate())
     both = await received(kernel, ask(personality="pirate", system="It is late."))
     assert both["system"] == "It is late.\n\nTalk like a pirate."
     own = await received(kernel, ask(personality="pirate", system="It is late.", system_message="Be brief."))
@@ -107,7 +107,7 @@ async def test_parameters_defaults_then_personality_then_request(make_kernel: An
     kernel = await make_kernel(
         {"echo": {"echo_system": True}}, defaults={"ttt_binding": "echo", "default_context_size": 2048}
     )
-    kernel._personalities["pirate"] = pirate(parameters={"temperature": 0.5, "top_k": 7, "max_tokens": 99})
+    kernel._personalities.add(pirate(parameters={"temperature": 0.5, "top_k": 7, "max_tokens": 99}))
     facts = await received(
         kernel, ask(personality="pirate", parameters={"temperature": 0.1, "n_predict": 12})
     )
@@ -148,7 +148,7 @@ async def test_an_instance_has_defaults_and_minus_one_reaches_who_understands_it
 
 async def test_anti_prompts_stop_beside_the_requests_own_stop_texts(make_kernel: Any) -> None:
     kernel = await make_kernel({"echo": {"echo_system": True}})
-    kernel._personalities["pirate"] = pirate(anti_prompts=("User:", "!@>"))
+    kernel._personalities.add(pirate(anti_prompts=("User:", "!@>")))
     facts = await received(kernel, ask(personality="pirate", parameters={"stop": ["END", "User:"]}))
     assert facts["parameters"]["stop"] == ["User:", "!@>", "END"]
 

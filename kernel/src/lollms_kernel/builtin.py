@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .contracts import Personality, PersonalityCard, Register
+from .contracts import DEFAULT_WELCOME, Personality, PersonalityCard, Register
 from .dummy import DummyBinding
 from .gpu import NoLock, Semaphore, SimpleLock
 from .hookspecs import hookimpl
@@ -21,7 +21,7 @@ LOLLMS = PersonalityCard(
     category="generic",
     folder="lollms",
     conditioning="You are a helpful, honest and concise assistant.",
-    welcome_message="Welcome! How can I help you today?",
+    welcome_message=DEFAULT_WELCOME,
 )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, r
 import msgspec
 
 from .errors import LollmsError
+from .placeholders import expand
 from .types import (
     Chunk,
     Embedding,
@@ -25,11 +26,13 @@ from .types import (
     ModelInfo,
     Parameters,
     Ranking,
+    Speakers,
     TemplateOptions,
 )
 
 if TYPE_CHECKING:
     from .config.schema import MainConfig
+    from .downloads import Downloads
 
 Isolation = Literal["process", "inline"]
 
@@ -52,6 +55,7 @@ class BindingCard(msgspec.Struct, frozen=True, kw_only=True):
     documentation_url: str | None = None
     supported_input_modalities: tuple[str, ...] = ("text",)
     supported_output_modalities: tuple[str, ...] = ("text",)
+    """The first one is what it is made for: its built-in instance then serves such requests by default."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -260,6 +264,10 @@ class HasEngine(Protocol):
 # --- personalities ----------------------------------------------------------------------------------------
 
 
+DEFAULT_WELCOME = "Welcome! How can I help you today?"
+"""What a personality greets with that does not say how."""
+
+
 class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a personality. `id` is what requests name and listings use as key."""
 
@@ -270,13 +278,23 @@ class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     category: str = "generic"
     language: str = "english"
+    languages: tuple[str, ...] = ()
+    """Languages that there is a translation for, beside `language`."""
     tags: tuple[str, ...] = ()
     icon: str = "default.png"
     is_scripted: bool = False
+    script_enabled: bool = False
+    """Whether its script may run; without it the personality works through its conditioning."""
+    legacy_script: bool = False
+    """Whether its script is a `processor.py` of the desktop program."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with its files or not done as they say, in words for people."""
     folder: str | None = None
     """The folder's own name (never a path): `personalities_config` uses it as key."""
     conditioning: str = ""
     welcome_message: str = ""
+    greets_in_history: bool = False
+    """Whether clients that keep a history should begin it with the welcome message."""
     disclaimer: str = ""
     user_name: str = "user"
     user_message_prefix: str = "User"
@@ -284,32 +302,61 @@ class PersonalityCard(msgspec.Struct, frozen=True, kw_only=True):
     link_text: str = "\n"
     anti_prompts: tuple[str, ...] = ()
     prompts_list: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    """Functions of this server that the model may call."""
+    binding: str | None = None
+    model: str | None = None
+    """Who answers text requests that name neither binding nor model."""
     parameters: Parameters = msgspec.field(default_factory=dict)
     """Generation defaults; a request's own parameters win over them."""
 
+    @property
+    def greeting(self) -> str:
+        """The welcome message with its placeholders filled in."""
+        return expand(self.welcome_message, self.user_name)[0]
+
 
 class Personality:
-    """Instructions (and perhaps a program) between a request and the binding."""
+    """Instructions (and perhaps a program) between a request and the binding.
+
+    The kernel may put another card into `card`: one with what `personalities_config` changes.
+    """
 
     def __init__(self, card: PersonalityCard) -> None:
         self.card = card
 
+    @property
+    def logo(self) -> Path | None:
+        """The picture to show for it; None where there is none."""
+        return None
+
     def condition(self, request: GenerateRequest) -> GenerateRequest:
-        """The request with this personality's conditioning, parameters and stop texts; what the request itself says
-        wins, and its own stop texts are added."""
-        own = self.card.conditioning if request.system_message is None else request.system_message
-        system = "\n\n".join(part.strip() for part in (request.system or "", own) if part.strip())
-        parameters = {**self.card.parameters, **request.parameters}
-        stop = [*self.card.anti_prompts, *request.parameters.get("stop", ())]
+        """The request with this personality's conditioning, parameters, functions and stop texts; what the request
+        itself says wins, and its own stop texts are added."""
+        card = self.card
+        context = (request.system or "").strip()
+        own, public = expand(card.conditioning.strip(), card.user_name)
+        if request.system_message is not None:
+            own, public = request.system_message.strip(), 0
+        parameters = {**card.parameters, **request.parameters}
+        stop = [*card.anti_prompts, *request.parameters.get("stop", ())]
         if stop:
             parameters["stop"] = list(dict.fromkeys(stop))
-        operators = request.system_message is None and not (request.system or "").strip()
+        told = {item for item in request.functions if isinstance(item, str)}
+        binding, model = request.binding, request.model
+        if request.generation_type == "ttt" and binding in (None, card.binding):
+            binding, model = card.binding, model or card.model
         return msgspec.structs.replace(
             request,
-            system=system or None,
+            system="\n\n".join(part for part in (context, own) if part) or None,
             system_message=None,
             parameters=parameters,
-            public_prefix=len(system) if operators else 0,
+            functions=(*request.functions, *(name for name in card.functions if name not in told)),
+            public_prefix=0 if context else public,
+            speakers=_speakers(card) if card.id else None,
+            ends_at=card.anti_prompts,
+            binding=binding,
+            model=model,
         )
 
     async def run(self, request: GenerateRequest, context: PersonalityContext) -> AsyncGenerator[Chunk, None]:
@@ -317,6 +364,38 @@ class Personality:
         async with aclosing(context.generate(self.condition(request))) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+
+def _speakers(card: PersonalityCard) -> Speakers:
+    return Speakers(
+        user=_marker(card.user_message_prefix),
+        assistant=_marker(card.ai_message_prefix),
+        between=card.link_text,
+    )
+
+
+def _marker(prefix: str) -> str:
+    """A prefix that is more than a bare word, such as `!@>user:` or `### ai:` and a new line, as it is; a bare word as
+    the desktop program writes it since 2024."""
+    return f"!@>{prefix}: " if prefix and prefix[-1].isalnum() and prefix[0].isalnum() else prefix
+
+
+class PersonalitySource(ABC):
+    """Personalities that come and go while the server runs. Register it in place of single personalities."""
+
+    @abstractmethod
+    def personalities(self) -> Mapping[str, Personality]:
+        """Id to personality, as they are now: the same object as before while nothing has changed.
+
+        It is asked for at every request, on the event loop, so it must not look at a disk; look in a task that `open`
+        starts. It is also asked without `open`, by commands that only list.
+        """
+
+    async def open(self, kernel: Kernel) -> None:  # noqa: B027
+        """Start what keeps them up to date; called when the bindings are open."""
+
+    async def close(self) -> None:  # noqa: B027
+        """End it; called before the bindings are closed."""
 
 
 class PersonalityContext(Protocol):
@@ -344,6 +423,9 @@ class Function(ABC):
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run it. Raises InvalidRequest for wrong arguments."""
 
+    async def close(self) -> None:  # noqa: B027
+        """Give back what calls have started; called when the kernel closes."""
+
 
 # --- GPU --------------------------------------------------------------------------------------------------
 
@@ -369,6 +451,37 @@ class GpuStrategy(ABC):
 # --- transports -------------------------------------------------------------------------------------------
 
 
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """An error as a protocol tells it."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+class Cors(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port answers to web pages, where its protocol has rules of its own.
+
+    `origins` are exact ones, `localhost` for every page of this machine whatever its port, or `*` for all. Every
+    `OPTIONS` is answered with 200 and the headers, whoever asks: what a page of another origin does then is refused
+    as everywhere unless it brings a valid key.
+    """
+
+    origins: tuple[str, ...]
+    methods: str = "GET, POST, DELETE, OPTIONS"
+    headers: str = "*"
+
+
+class PortRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate does on a port of its own where the protocol there differs from the main port."""
+
+    error_answer: Callable[[LollmsError, str], ErrorAnswer]
+    """An error of the gate, and the path that was asked for, in the protocol's shape."""
+    open_paths: tuple[str, ...] = ()
+    """Instead of `Transport.open_paths`."""
+    cors: Cors | None = None
+
+
 class Listener(msgspec.Struct, frozen=True):
     """A port of its own that a transport serves on the same event loop. `app` is an ASGI application."""
 
@@ -378,6 +491,15 @@ class Listener(msgspec.Struct, frozen=True):
     required: bool = False
     """Whether the server must not start while the port is taken: where the configuration names it. A default port
     that is taken is logged with the cure, and the transport still answers on the main port."""
+    rules: PortRules | None = None
+    """None: those of the main port."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a protocol adds to `GET /health` of the main port; the highest status of all counts."""
+
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+    status: int = 200
 
 
 class TransportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -409,7 +531,8 @@ class Transport(ABC):
     @property
     def late_key_paths(self) -> Sequence[str]:
         """Paths, as in `open_paths`, that a connection may also reach without a key because its key comes in the first
-        message. Host and Origin are checked all the same, and so is a key that comes in a header.
+        message. Host and Origin are checked all the same, and so is a key that comes in a header. Requests there do not
+        count as requests of the key: what their messages generate does.
 
         `scope["state"]["caller"]` is the `Caller`, or None where the key is still to come: the transport then does
         nothing for the connection before `kernel.caller(key)`, and ends it if no key comes in time."""
@@ -427,8 +550,21 @@ class Transport(ABC):
         """An error in this protocol's shape: body and content type. Default: `{"detail": …}`."""
         return msgspec.json.encode({"detail": error.detail}), "application/json"
 
+    def error_answer(self, error: LollmsError, path: str) -> ErrorAnswer:
+        """What the gate answers below `prefixes` on the main port. Default: `error_body` with the error's status."""
+        return ErrorAnswer(error.status, *self.error_body(error))
+
+    async def health(self, query: Mapping[str, str]) -> Health:
+        """What this protocol adds to `GET /health` of the main port, which needs no key. Must not wait long."""
+        return Health()
+
     async def open(self) -> None:  # noqa: B027
         """Start what runs beside requests."""
+
+    async def drain(self, grace: float) -> None:  # noqa: B027
+        """The server stops: end long-lived connections in this protocol's own way, within `grace` seconds.
+
+        Called while connections are still open and answers under way may still end; `close` comes after both."""
 
     async def close(self) -> None:  # noqa: B027
         """End it; called before bindings are closed."""
@@ -455,8 +591,14 @@ class Caller(Protocol):
     def tenant(self) -> str:
         """For `GenerateRequest.tenant`."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether the key may use only some bindings or personalities, and so may not administer the server."""
+
     def acting(self) -> AbstractContextManager[None]:
-        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message."""
+        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message.
+
+        Raises Unauthorized where the key was revoked meanwhile, Forbidden where one has become necessary."""
 
 
 class Kernel(Protocol):
@@ -501,6 +643,29 @@ class Kernel(Protocol):
 
     def binding(self, name: str) -> Binding:
         """A ready instance. Raises BindingNotFound or BindingUnavailable."""
+
+    async def add_instance(self, name: str, settings: Mapping[str, Any]) -> InstanceStatus:
+        """A binding instance that no file holds, open and ready; gone with `remove_instance` or when the server stops.
+
+        `settings` is what its file would hold, `type` included. Raises ConfigError where there is one of this name or
+        the settings are wrong, and what keeps it from opening."""
+
+    async def remove_instance(self, name: str, grace: float = 0.0) -> None:
+        """Take such an instance away: its answers end within `grace` seconds, then it is closed, and its memory is free
+        when this returns. Raises BindingNotFound for one that is configured in a file, too."""
+
+    @property
+    def downloads(self) -> Downloads:
+        """The models that come from a hub: what is downloaded, and how to get more."""
+
+    def listen(self, listener: Listener) -> AbstractAsyncContextManager[str]:
+        """Serve one more port while inside, behind the same gate; gives its URL. `listener.rules` must be there.
+
+        Raises ConfigError where the port is taken or others could reach it without a key, NotSupported where nobody
+        serves this kernel."""
+
+    def stop(self, *, now: bool = False) -> None:
+        """Let the server stop as a signal would, at once with `now`. Does nothing where nobody serves this kernel."""
 
     def find_personality(self, name: str) -> Personality:
         """By id, name or folder. Raises PersonalityNotFound."""

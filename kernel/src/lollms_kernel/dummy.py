@@ -202,7 +202,16 @@ def _received(request: GenerateRequest) -> str:
         "parameters": request.parameters,
         "media": media,
     }
-    return msgspec.json.encode(facts).decode()
+    told = msgspec.json.encode(facts).decode()
+    for text in request.ends_at:
+        # It is about to name the texts that end it: JSON can spell them so that they do not.
+        told = re.sub(re.escape(text), _spelled_out, told, flags=re.IGNORECASE)
+    return told
+
+
+def _spelled_out(found: re.Match[str]) -> str:
+    first = found[0][0]
+    return found[0] if first in '"\\{}[],:' else f"\\u{ord(first):04x}{found[0][1:]}"
 
 
 def _prompt_text(request: GenerateRequest) -> str:

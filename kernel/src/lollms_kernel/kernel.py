@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -22,20 +22,24 @@ from .contracts import (
     Function,
     GpuStrategy,
     InstanceStatus,
+    Listener,
     Personality,
     PersonalityCard,
+    Register,
     Transport,
 )
+from .downloads import Downloads, downloads_of
 from .errors import (
     Cancelled,
     ConfigError,
     NoBindingConfigured,
-    PersonalityNotFound,
+    NotSupported,
     ShuttingDown,
 )
 from .instance import Instance
 from .instances import InstanceChanges, Instances
-from .pipeline import RunningStream
+from .personalities import Personalities
+from .pipeline import OUTPUT_OF, RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
 
@@ -59,6 +63,13 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that differ from what is running and count at the next start."""
 
 
+class Serving(msgspec.Struct, frozen=True):
+    """What serves a kernel, for those who only have the kernel."""
+
+    listen: Callable[[Listener], AbstractAsyncContextManager[str]]
+    stop: Callable[[bool], None]
+
+
 class LocalKernel:
     """Use it as an async context manager: inside, bindings are open and `stream` answers requests."""
 
@@ -69,7 +80,7 @@ class LocalKernel:
         self.plugins = plugins
         self.access = Access(loaded.main.security)
         self._binding_types: dict[str, type[Binding]] = {}
-        self._personalities: dict[str, Personality] = {}
+        self._personalities = Personalities(self.config.personalities_config or {})
         self._functions: dict[str, Function] = {}
         self._transport_types: dict[str, type[Transport]] = {}
         self._streams: set[RunningStream] = set()
@@ -84,14 +95,21 @@ class LocalKernel:
             running=limits.max_running, waiting=limits.max_waiting, timeout=limits.queue_timeout
         )
         self.gpu = self._strategies[limits.gpu_strategy](limits.gpu_limit, limits.queue_timeout)
+        self._downloads = downloads_of(self.config, loaded.path("models_folder"))
+        self.serving: Serving | None = None
+        """Set by the server while it serves this kernel."""
 
     # --- lifetime ---
 
     async def __aenter__(self) -> LocalKernel:
         await self._lifespan.__aenter__()
         try:
+            self._lifespan.push_async_callback(self._downloads.close)
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
+            for function in self._functions.values():
+                self._lifespan.push_async_callback(function.close)
+            await self._personalities.open(self, self._lifespan)
             for name, context in self.plugins.call_each("lifespan", {"kernel": self}):
                 if context is not None:
                     logger.debug("entering the lifespan of %s", name)
@@ -148,6 +166,30 @@ class LocalKernel:
             if stream.request.tenant in self.access.revoked:
                 stream.interrupt.trip(revoked_error())
 
+    async def add_instance(self, name: str, settings: Mapping[str, Any]) -> InstanceStatus:
+        """See `contracts.Kernel.add_instance`."""
+        async with self._reloading:
+            instance = await self._instances.add(name, settings)
+        self.observe(Event("instance_added", {"instance": name, "type": instance.type_name}))
+        return instance.status()
+
+    async def remove_instance(self, name: str, grace: float = 0.0) -> None:
+        """See `contracts.Kernel.remove_instance`."""
+        async with self._reloading:
+            await self._instances.remove(name, grace)
+        self.observe(Event("instance_removed", {"instance": name}))
+
+    def listen(self, listener: Listener) -> AbstractAsyncContextManager[str]:
+        """See `contracts.Kernel.listen`."""
+        if self.serving is None:
+            raise NotSupported("No server serves this kernel, so it has no ports.")
+        return self.serving.listen(listener)
+
+    def stop(self, *, now: bool = False) -> None:
+        """See `contracts.Kernel.stop`."""
+        if self.serving is not None:
+            self.serving.stop(now)
+
     def _tell_reloaded(self, reloaded: Reloaded) -> None:
         facts = msgspec.to_builtins(reloaded.instances)
         del facts["untouched"]
@@ -171,7 +213,7 @@ class LocalKernel:
 
     def caller(self, key: str) -> KeyHolder:
         """See `contracts.Kernel.caller`."""
-        return KeyHolder(self.access.authenticate(key))
+        return KeyHolder(self.access.authenticate(key), self.access)
 
     def cancel(self, request_id: str, tenant: str | None = None) -> bool:
         """See `contracts.Kernel.cancel`."""
@@ -196,7 +238,7 @@ class LocalKernel:
         if name is None:
             raise NoBindingConfigured(
                 "Could not determine binding instance for the request. Check defaults or request parameters.",
-                hint=f"Set defaults.{request.generation_type}_binding in the main configuration or name a binding.",
+                hint=self._cure_for(request.generation_type),
             )
         instance = self._instances.get(name)
         self.access.check_binding(request.tenant, name)
@@ -210,9 +252,14 @@ class LocalKernel:
         return MappingProxyType(self._binding_types)
 
     @property
+    def downloads(self) -> Downloads:
+        """See `contracts.Kernel.downloads`."""
+        return self._downloads
+
+    @property
     def personalities(self) -> Mapping[str, Personality]:
         """See `contracts.Kernel.personalities`."""
-        return MappingProxyType(self._personalities)
+        return self._personalities.current
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -244,29 +291,30 @@ class LocalKernel:
             configured: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
             if configured is not None:
                 return configured
-        if generation_type == "ttt" and self._instances.builtin:
-            return next((instance.name for instance in self._instances), None)
+        if self._instances.builtin:
+            return next((i.name for i in self._instances if self._makes(i.type_name, generation_type)), None)
         return None
+
+    def _makes(self, type_name: str, generation_type: str) -> bool:
+        """Whether a binding type is made for this kind of generation: the first modality of its card."""
+        kind = self._binding_types.get(type_name)
+        return (
+            kind is not None and OUTPUT_OF.get(generation_type) in kind.card.supported_output_modalities[:1]
+        )
+
+    def _cure_for(self, generation_type: str) -> str:
+        """How to get an answer where nothing is configured for this kind of generation."""
+        cure = f"Set defaults.{generation_type}_binding in the main configuration or name a binding."
+        if self._instances.builtin:
+            for name, kind in self._binding_types.items():
+                missing = kind.unavailable_reason() if self._makes(name, generation_type) else None
+                if missing is not None and missing.hint is not None:
+                    return f"{cure} For {name}: {missing.hint}"
+        return cure
 
     def find_personality(self, name: str) -> Personality:
         """See `contracts.Kernel.find_personality`."""
-        exact = self._personalities.get(name)
-        if exact is not None:
-            return exact
-        known = sorted(self._personalities.values(), key=lambda personality: personality.card.id)
-        folded = name.casefold()
-        ranks: tuple[Callable[[PersonalityCard], bool], ...] = (
-            lambda card: card.name == name,
-            lambda card: card.folder == name,
-            lambda card: card.name.casefold() == folded,
-        )
-        for fits in ranks:
-            for personality in known:
-                if fits(personality.card):
-                    return personality
-        raise PersonalityNotFound(
-            f"Personality '{name}' not found or disabled.", hint="`lollms personalities` lists them."
-        )
+        return self._personalities.find(name)
 
     def choose_personality(self, request: GenerateRequest) -> Personality:
         """The personality of a request, or one that adds nothing when none is named. Raises Forbidden."""
@@ -286,15 +334,11 @@ class LocalKernel:
     def _register(self) -> None:
         self._strategies: dict[str, type[GpuStrategy]] = {}
         config = {"config": self.config}
-        self._collect("register_bindings", self._binding_types, lambda cls: cls.type_name)
-        self._collect("register_gpu_strategies", self._strategies, lambda cls: cls.name)
-        self._collect("register_transports", self._transport_types, lambda cls: cls.name)
-        self._collect("register_personalities", self._personalities, lambda item: item.card.id, config)
-        self._collect("register_functions", self._functions, lambda item: item.name, config)
-        for name, override in (self.config.personalities_config or {}).items():
-            if not override.enabled:
-                for key in [k for k, p in self._personalities.items() if name in (k, p.card.folder)]:
-                    del self._personalities[key]
+        self._collect("register_bindings", lambda cls: self._binding_types.update({cls.type_name: cls}))
+        self._collect("register_gpu_strategies", lambda cls: self._strategies.update({cls.name: cls}))
+        self._collect("register_transports", lambda cls: self._transport_types.update({cls.name: cls}))
+        self._collect("register_personalities", self._personalities.add, config)
+        self._collect("register_functions", self._add_function, config)
         strategy = self.config.resource_manager.gpu_strategy
         if strategy not in self._strategies:
             raise ConfigError(
@@ -302,14 +346,15 @@ class LocalKernel:
                 hint=f"Use one of: {', '.join(sorted(self._strategies))}.",
             )
 
-    def _collect(
-        self, hook: str, into: dict[str, Any], key: Any, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        def register(thing: Any) -> None:
-            into[key(thing)] = thing
-
+    def _collect(self, hook: str, register: Register, extra: Mapping[str, Any] | None = None) -> None:
         for _ in self.plugins.call_each(hook, {"register": register, **(extra or {})}):
             pass
+
+    def _add_function(self, function: Function) -> None:
+        overrides = self.config.functions_config or {}
+        override = overrides.get(function.name) or overrides.get(function.name.partition(".")[0])
+        if override is None or override.enabled:
+            self._functions[function.name] = function
 
     def build_transports(self) -> list[Transport]:
         """One object of every enabled protocol; its configuration section is checked here."""

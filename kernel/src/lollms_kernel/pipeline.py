@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .admission import FairQueue
+from .completion import fitted
 from .config.concealment import without_secrets
 from .contracts import Binding, GpuStrategy, Personality
+from .endings import Ending
 from .errors import LollmsError, NotSupported, UnsupportedInput, error_from_code
 from .interrupt import Interrupt
 from .parameters import ENDLESS, normalise
 from .thoughts import ThoughtParser
+from .tools import generate_with_tools
 from .types import (
     Chunk,
     Event,
@@ -76,16 +79,28 @@ class Generation:
         with instance.used_by(self._interrupt) as binding:
             info = await binding.get_model_info(request.model)
             check_inputs(request, binding, info)
-            request = self._complete(request, binding, info.name)
-            started = time.perf_counter()
-            async with (
-                self._turn(instance, request.tenant),
-                self._strategy.lease(instance.name, binding.gpu_need(request)),
-            ):
-                self.waited += time.perf_counter() - started
-                async with aclosing(binding.generate(request)) as chunks:
-                    async for chunk in chunks if request.raw_thoughts else _tell_thoughts(chunks):
-                        yield chunk
+            request = fitted(self._complete(request, binding, info.name), info)
+
+            async def once(asked: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+                started = time.perf_counter()
+                async with (
+                    self._turn(instance, asked.tenant),
+                    self._strategy.lease(instance.name, binding.gpu_need(asked)),
+                ):
+                    self.waited += time.perf_counter() - started
+                    async with (
+                        aclosing(binding.generate(asked)) as chunks,
+                        aclosing(_read(chunks, asked)) as told,
+                    ):
+                        async for chunk in told:
+                            yield chunk
+
+            rounds = self._kernel.config.functions.max_rounds
+            async with aclosing(
+                generate_with_tools(request, info, self._kernel.functions, rounds, once)
+            ) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def _complete(self, request: GenerateRequest, binding: Binding, model: str) -> GenerateRequest:
         """The request as the binding gets it: who serves it is decided, and default parameters are filled in."""
@@ -128,7 +143,38 @@ def check_inputs(request: GenerateRequest, binding: Binding, info: ModelInfo) ->
             )
 
 
-async def _tell_thoughts(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+async def _read(chunks: AsyncIterator[Chunk], request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+    """The chunks of a binding with thoughts told apart, up to the text that ends the answer."""
+    if request.raw_thoughts:
+        async for chunk in _ended(chunks, request):
+            yield chunk
+        return
+    async with aclosing(_tell_thoughts(chunks)) as told:
+        async for chunk in _ended(told, request):
+            yield chunk
+
+
+async def _ended(chunks: AsyncIterator[Chunk], request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+    if not request.ends_at:
+        async for chunk in chunks:
+            yield chunk
+        return
+    ending = Ending(request.ends_at)
+    async for chunk in chunks:
+        if isinstance(chunk, TextDelta):
+            for delta in ending.feed(chunk):
+                yield delta
+            if ending.reached:
+                yield Finished("stop")
+                return
+            continue
+        if isinstance(chunk, Finished | Failed):
+            for delta in ending.finish():
+                yield delta
+        yield chunk
+
+
+async def _tell_thoughts(chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
     parser = ThoughtParser()
     async for chunk in chunks:
         if isinstance(chunk, TextDelta):

@@ -63,6 +63,15 @@ class Infill(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[tuple[str, str], ...] = ()
 
 
+class Speakers(msgspec.Struct, frozen=True, kw_only=True):
+    """How a text shows who speaks, for models that only continue texts and know no turns."""
+
+    user: str = "User: "
+    assistant: str = "Assistant: "
+    between: str = "\n"
+    """Stands between two turns."""
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asks for, whatever protocol it speaks.
 
@@ -93,6 +102,10 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     public_prefix: int = 0
     """Leading characters of `system` that come from the operator's configuration and from no caller: prompt caches
     may share their tokens among tenants. Personalities set it."""
+    speakers: Speakers | None = None
+    """Set by personalities: a model without the capability `chat` gets the conversation as one text in this form."""
+    ends_at: tuple[str, ...] = ()
+    """Texts at which the answer ends, upper and lower case alike; the kernel cuts there, whatever the binding does."""
     raw_thoughts: bool = False
     """Leave `<think>` blocks in the text instead of telling them apart."""
     want_tokens: bool = False
@@ -253,7 +266,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     supports_streaming: bool = True
     capabilities: tuple[str, ...] = ()
     """What else it can do: `chat`, `tools`, `thinking`, `tokens`, `infill`, `embeddings`, `rerank`, `grammar`,
-    `json_schema`, `logprobs`."""
+    `json_schema`, `logprobs`. Without any nothing is known, and the model is taken for one that chats."""
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property

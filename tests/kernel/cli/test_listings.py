@@ -87,7 +87,8 @@ def test_models_of_the_other_instances_are_listed_beside_a_broken_one(workplace:
 def test_personalities_lists_the_enabled_ones(workplace: Workplace) -> None:
     assert ["lollms"] in [row[:1] for row in rows(workplace.lollms("personalities").stdout)]
 
-    workplace.configure(config={"personalities_config": {"lollms": {"enabled": False}}})
+    ours = ("lollms", "server_tour", "reckoner", "plain_words")
+    workplace.configure(config={"personalities_config": {name: {"enabled": False} for name in ours}})
     done = workplace.lollms("personalities")
 
     assert (done.returncode, done.stdout) == (0, "")

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 import lollms_personality_loader as plugin
 from lollms_kernel.config.schema import MainConfig
-from lollms_kernel.contracts import Personality, PersonalityCard
+from lollms_kernel.contracts import PersonalityCard, PersonalitySource
 from lollms_kernel.errors import ConfigError
 from lollms_kernel.types import GenerateRequest, Message
 from lollms_personality_loader.card import build_card
 from lollms_personality_loader.folders import PersonalityFolder
 from lollms_personality_loader.formats import MAX_BYTES, read_file
-from lollms_personality_loader.loader import load_personalities
+from lollms_personality_loader.library import Library, Root
 
 FULL = """
 name: Pirate
@@ -52,6 +52,9 @@ model_repeat_last_n: 40
 """
 
 
+OWN = ("guide/server_tour", "tools/reckoner", "writing/plain_words")
+
+
 def write(root: Path, where: str, text: str, file: str = "config.yaml") -> Path:
     folder = root / where
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +62,14 @@ def write(root: Path, where: str, text: str, file: str = "config.yaml") -> Path:
     return folder
 
 
-def load(root: Path) -> dict[str, PersonalityCard]:
-    return {personality.card.id: personality.card for personality in load_personalities(root)}
+def library(root: Path, **config: object) -> Library:
+    found = Library(msgspec.convert(config, MainConfig), [Root(root)])
+    found.look()
+    return found
+
+
+def load(root: Path, **config: object) -> dict[str, PersonalityCard]:
+    return {id: personality.card for id, personality in library(root, **config).personalities().items()}
 
 
 def load_one(root: Path, text: str, file: str = "config.yaml") -> PersonalityCard:
@@ -196,7 +205,7 @@ def test_given_a_request_with_parameters_when_conditioned_then_its_own_win(tmp_p
         "one",
         "name: x\npersonality_conditioning: Be brief.\nmodel_temperature: 0.6\nmodel_top_k: 5\n",
     )
-    (personality,) = load_personalities(tmp_path)
+    (personality,) = library(tmp_path).personalities().values()
 
     request = personality.condition(
         GenerateRequest(id="1", messages=(Message("user", "hi"),), parameters={"temperature": 0})
@@ -343,7 +352,7 @@ class TestPicture:
 
 
 class TestScripted:
-    def test_given_a_script_when_loaded_then_it_is_marked_said_and_not_run(
+    def test_given_a_script_when_loaded_then_it_is_marked_and_not_run(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         write(tmp_path, "one/scripts", "raise SystemExit('it ran')", "workflow.py")
@@ -352,10 +361,12 @@ class TestScripted:
             tmp_path, "name: x\nscript_path: scripts/workflow.py\npersonality_conditioning: Hi.\n"
         )
 
-        assert (card.is_scripted, card.conditioning) == (True, "Hi.")
-        assert [record.getMessage() for record in caplog.records] == [
-            "Personality 'one': its script is not run by this version; it works through its conditioning."
-        ]
+        assert (card.is_scripted, card.script_enabled, card.conditioning) == (True, False, "Hi.")
+        assert card.problems == (
+            "The script of 'one' does not run: it works through its conditioning. "
+            "Read it, then set personalities_config.one.allow_scripts to true.",
+        )
+        assert not caplog.records
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
@@ -377,9 +388,10 @@ def test_given_any_bytes_when_read_then_it_is_a_card_that_json_can_carry_or_a_co
 
 class TestHook:
     def registered(self, config: MainConfig) -> list[str]:
-        found: list[Personality] = []
+        found: list[PersonalitySource] = []
         plugin.register_personalities(found.append, config)
-        return [personality.card.id for personality in found]
+        (source,) = found
+        return [id for id in source.personalities() if id not in OWN]
 
     def config(self, root: Path, **overrides: object) -> MainConfig:
         paths = {"personalities_folder": str(root), "example_personalities_folder": f"{root}-examples"}
@@ -401,7 +413,7 @@ class TestHook:
         write(tmp_path / "root-examples", "pirate", FULL)
         write(tmp_path / "root-examples", "teacher", "name: Teacher\n")
 
-        assert self.registered(self.config(tmp_path / "root")) == ["pirate", "teacher", "pirate"]
+        assert self.registered(self.config(tmp_path / "root")) == ["pirate", "teacher"]
 
     def test_given_disabled_ones_when_the_hook_is_called_then_they_are_not_even_read(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -184,7 +184,8 @@ def _rows(section: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, ...
     for field in msgspec.structs.fields(section):
         default = ""
         if not field.required:
-            default = f"`{msgspec.json.format(msgspec.json.encode(field.default), indent=0).decode()}`"
+            value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+            default = f"`{msgspec.json.format(msgspec.json.encode(value), indent=0).decode()}`"
         secret = "Secret. " if is_secret(field.type) else ""
         yield (
             f"`{prefix}{field.encode_name}`",

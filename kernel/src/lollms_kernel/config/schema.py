@@ -277,6 +277,85 @@ class PersonalityOverride(Section, frozen=True, kw_only=True):
     """Changes to one personality."""
 
     enabled: Annotated[bool, Meta(description="Whether the personality is listed and usable.")] = True
+    parameters: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Generation defaults such as `temperature`, which win over the personality's own; null takes"
+            " one away."
+        ),
+    ] = {}
+    binding: Annotated[
+        InstanceName | None,
+        Meta(description="Binding instance that answers text requests which name none."),
+    ] = None
+    model: Annotated[NonEmpty | None, Meta(description="Model for requests that name none.")] = None
+    language: Annotated[
+        NonEmpty | None,
+        Meta(description="Use this translation of its texts, a file of its folder `languages`."),
+    ] = None
+    functions: Annotated[
+        tuple[NonEmpty, ...] | None,
+        Meta(description="Functions that the model may call, instead of the personality's own list."),
+    ] = None
+    allow_scripts: Annotated[
+        bool | None,
+        Meta(
+            description="Run its `scripts/workflow.py`: code with the rights of the server's user. Null: only if it"
+            " came with the server."
+        ),
+    ] = None
+    allow_legacy_scripts: Annotated[
+        bool,
+        Meta(
+            description="Run its `scripts/processor.py`, written for the desktop program, as far as possible."
+        ),
+    ] = False
+
+
+class ScriptsConfig(Section, frozen=True, kw_only=True):
+    """Limits of the process that a scripted personality runs in, for each request."""
+
+    timeout: Annotated[
+        float, Meta(gt=0, le=_DAY, description="Seconds until a script is killed, generations included.")
+    ] = 600.0
+    memory_mb: Annotated[int, Meta(ge=128, le=1 << 20, description="Address space in MiB.")] = 1024
+    max_output_mb: Annotated[
+        int,
+        Meta(ge=1, le=1 << 10, description="What a script may send in MiB, generations' requests included."),
+    ] = 32
+    max_generations: Annotated[int, Meta(ge=1, description="Generations that one request may ask for.")] = 64
+    max_running: Annotated[
+        int,
+        Meta(
+            ge=1, description="Scripts that run at once; further ones wait `resource_manager.queue_timeout`."
+        ),
+    ] = 8
+
+
+class FunctionOverride(Section, frozen=True, kw_only=True):
+    """Changes to one function, or to all of a file."""
+
+    enabled: Annotated[bool, Meta(description="Whether it is listed and can be called.")] = True
+    timeout: Annotated[
+        Annotated[float, Meta(gt=0, le=_DAY)] | None,
+        Meta(description="Seconds until a call is stopped. Null: `functions.timeout`."),
+    ] = None
+
+
+class FunctionsConfig(Section, frozen=True, kw_only=True):
+    """Functions that models and scripts may call."""
+
+    timeout: Annotated[float, Meta(gt=0, le=_DAY, description="Seconds until a call is stopped.")] = 30.0
+    max_rounds: Annotated[
+        int,
+        Meta(
+            ge=1, le=100, description="How often a model may call functions before it has to answer without."
+        ),
+    ] = 8
+    memory_mb: Annotated[
+        Annotated[int, Meta(ge=128, le=1 << 20)] | None,
+        Meta(description="Address space of the process of a file's functions in MiB. Null: no limit."),
+    ] = None
 
 
 class WorkersConfig(Section, frozen=True, kw_only=True):
@@ -299,6 +378,34 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
     restart_delay_max: Annotated[float, Meta(ge=0, le=_DAY, description="Longest such pause.")] = 30.0
 
 
+class DownloadsConfig(Section, frozen=True, kw_only=True):
+    """Where models come from, and how they are fetched."""
+
+    hub_url: Annotated[
+        Annotated[
+            str,
+            Meta(pattern=r"\Ahttps?://[^\s/@?#]+(/[^\s@?#]*)?\Z", extra={"allowed": "an http(s) address"}),
+        ]
+        | None,
+        Meta(
+            description="A hub that speaks Hugging Face's protocol. Null: the `hub_url` of a protocol's section,"
+            " such as `transports.wingman`, else `HF_ENDPOINT`, else https://huggingface.co."
+        ),
+    ] = None
+    hub_token: Annotated[
+        Secret | None,
+        Meta(description="Token for gated and private models; sent to the hub alone. Null: `HF_TOKEN`."),
+    ] = None
+    parallel: Annotated[int, Meta(ge=1, le=16, description="Files that are downloaded at once.")] = 2
+    retries: Annotated[
+        int,
+        Meta(ge=0, le=100, description="Further tries after a failure that may pass, while nothing arrives."),
+    ] = 5
+    stall_timeout: Annotated[
+        float, Meta(gt=0, le=_DAY, description="Seconds without a byte after which a connection is given up.")
+    ] = 30.0
+
+
 class MainConfig(Section, frozen=True, kw_only=True):
     """Everything that `main_config.*` may hold. A section that is absent or null has its defaults."""
 
@@ -318,7 +425,18 @@ class MainConfig(Section, frozen=True, kw_only=True):
     logging: LoggingConfig = LoggingConfig()
     personalities_config: Annotated[
         dict[str, PersonalityOverride],
-        Meta(description="Changes to single personalities; the key is the name of the personality's folder."),
+        Meta(
+            description="Changes to single personalities; the key is the personality's id, or the name of its folder"
+            " for all of that name."
+        ),
+    ] = msgspec.field(default_factory=dict)
+    scripts: ScriptsConfig = ScriptsConfig()
+    functions: FunctionsConfig = FunctionsConfig()
+    functions_config: Annotated[
+        dict[str, FunctionOverride],
+        Meta(
+            description="Changes to single functions; the key is the function's name (`file.function`) or the file's."
+        ),
     ] = msgspec.field(default_factory=dict)
     transports: Annotated[
         dict[str, dict[str, Any]],
@@ -328,3 +446,4 @@ class MainConfig(Section, frozen=True, kw_only=True):
         ),
     ] = msgspec.field(default_factory=dict)
     workers: WorkersConfig = WorkersConfig()
+    downloads: DownloadsConfig = DownloadsConfig()

@@ -1,4 +1,4 @@
-"""What there is: bindings, personalities, functions, models and defaults."""
+"""What there is: bindings, functions, models and defaults."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, SkipValidation
 
 from ..config.schema import MODEL_FOLDERS
-from ..contracts import Binding, InstanceStatus, Kernel, PersonalityCard
+from ..contracts import Binding, InstanceStatus, Kernel
 from ..errors import LollmsError
 from ..types import ModelInfo
 from .wire import (
@@ -27,10 +28,8 @@ from .wire import (
     ListBindingsAnswer,
     ListFunctionsAnswer,
     ListModelsAnswer,
-    ListPersonalitiesAnswer,
     ModelEntry,
     ModelInfoAnswer,
-    PersonalityInfo,
 )
 
 TheKernel = NamedDependency[SkipValidation[Kernel]]
@@ -46,10 +45,28 @@ def server_version() -> str:
         return "N/A"
 
 
-@get(["/health", "/api/v1/health"], summary="Tell that the server answers", security=[{}], tags=["Server"])
-async def health(kernel: TheKernel) -> HealthAnswer:
+@get("/api/v1/health", summary="Tell that the server answers", security=[{}], tags=["Server"])
+async def api_health(kernel: TheKernel) -> HealthAnswer:
     """Needs no API key, and tells whether the rest needs one."""
     return HealthAnswer("ok", server_version(), bool(kernel.config.security.allowed_api_keys))
+
+
+@get(
+    "/health",
+    summary="Tell that the server answers, and what each protocol adds to it",
+    security=[{}],
+    tags=["Server"],
+    responses={200: ResponseSpec(HealthAnswer, generate_examples=False)},
+)
+async def health(kernel: TheKernel, request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    """As `/api/v1/health`; protocols of other servers that know this page add what their clients look for."""
+    query = dict(request.query_params)
+    told = [await transport.health(query) for transport in request.app.state.transports]
+    own = HealthAnswer("ok", server_version(), bool(kernel.config.security.allowed_api_keys))
+    facts = msgspec.to_builtins(own)
+    for health in told:
+        facts |= health.facts
+    return Response(facts, status_code=max((health.status for health in told), default=200))
 
 
 @get("/list_bindings", summary="List binding types and configured instances", tags=["Listings"])
@@ -64,13 +81,6 @@ async def list_active_bindings(kernel: TheKernel) -> ListActiveBindingsAnswer:
     """Instances that are configured and started; secrets are left out."""
     ready = (status for status in kernel.instances() if status.state == "ready")
     return ListActiveBindingsAnswer({status.name: _instance(status) for status in ready})
-
-
-@get("/list_personalities", summary="List enabled personalities", tags=["Listings"])
-async def list_personalities(kernel: TheKernel) -> ListPersonalitiesAnswer:
-    """The keys are what `personality` of a request may name."""
-    found = sorted(kernel.personalities.items())
-    return ListPersonalitiesAnswer({name: _personality(personality.card) for name, personality in found})
 
 
 @get("/list_functions", summary="List functions", tags=["Listings"])
@@ -159,11 +169,6 @@ def _instance(status: InstanceStatus) -> dict[str, Any]:
     if status.state != "ready":
         entry |= {"state": status.state, "error": status.error, "hint": status.hint}
     return entry
-
-
-def _personality(card: PersonalityCard) -> PersonalityInfo:
-    named = {name: getattr(card, name) for name in PersonalityInfo.__struct_fields__ if name != "path"}
-    return PersonalityInfo(**named, path=card.folder or card.id)
 
 
 def _model_info(binding: str, info: ModelInfo, default_context_size: int) -> ModelInfoAnswer:

@@ -11,13 +11,15 @@ from litestar.exceptions import NotFoundException
 
 from ..contracts import Kernel, Transport
 from ..errors import LollmsError
-from . import admin, docs_pages, generate, listings, tokens
+from . import admin, docs_pages, generate, listings, personalities, tokens
 from .errors import error_body
 
 _LISTINGS = (
     listings.list_bindings,
     listings.list_active_bindings,
-    listings.list_personalities,
+    personalities.list_personalities,
+    personalities.get_personality,
+    personalities.get_personality_logo,
     listings.list_functions,
     listings.list_models,
     listings.get_default_bindings,
@@ -26,7 +28,13 @@ _LISTINGS = (
     listings.get_model_info,
 )
 _TOKENS = (tokens.tokenize, tokens.detokenize, tokens.count_tokens)
-_PAGES = (listings.health, docs_pages.front_page, docs_pages.openapi_json, docs_pages.redoc)
+_PAGES = (
+    listings.health,
+    listings.api_health,
+    docs_pages.front_page,
+    docs_pages.openapi_json,
+    docs_pages.redoc,
+)
 
 
 class RestTransport(Transport):

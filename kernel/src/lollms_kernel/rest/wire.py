@@ -164,7 +164,10 @@ class ListActiveBindingsAnswer(msgspec.Struct, frozen=True):
 
 
 class PersonalityInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A personality; its key in the listing is what requests name, `path` the name of its folder."""
+    """A personality; its key in the listing is what requests name, `path` the name of its folder.
+
+    The fields after `path` are there only where there is something to say.
+    """
 
     name: str
     author: str
@@ -176,6 +179,45 @@ class PersonalityInfo(msgspec.Struct, frozen=True, kw_only=True):
     icon: str
     is_scripted: bool
     path: str
+    welcome_message: Annotated[str | UnsetType, Meta(description="To show first, if it is its own.")] = UNSET
+    disclaimer: Annotated[str | UnsetType, Meta(description="To show before use.")] = UNSET
+    script_enabled: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether its script may run; without, its conditioning works alone."),
+    ] = UNSET
+    legacy_script: Annotated[
+        bool | UnsetType, Meta(description="Whether its script is one of the desktop program.")
+    ] = UNSET
+    languages: Annotated[
+        tuple[str, ...] | UnsetType, Meta(description="What its texts are translated into.")
+    ] = UNSET
+    problems: Annotated[
+        tuple[str, ...] | UnsetType, Meta(description="What is wrong with its files or not done as they say.")
+    ] = UNSET
+
+
+class PersonalityAnswer(PersonalityInfo, frozen=True, kw_only=True):
+    """All that a client needs to offer a personality; its conditioning stays with the server."""
+
+    id: str
+    has_logo: Annotated[
+        bool, Meta(description="Whether GET /api/v1/get_personality_logo/{id} gives a picture.")
+    ]
+    greets_in_history: Annotated[
+        bool, Meta(description="Whether to begin a history with the welcome message.")
+    ]
+    user_name: str
+    user_message_prefix: str
+    ai_message_prefix: str
+    link_text: str
+    anti_prompts: tuple[str, ...]
+    prompts_list: Annotated[tuple[str, ...], Meta(description="Example prompts and templates, as written.")]
+    functions: Annotated[
+        tuple[str, ...], Meta(description="Functions of this server that the model may call.")
+    ]
+    parameters: Annotated[dict[str, Any], Meta(description="Its generation defaults.")]
+    binding_name: str | None
+    model_name: str | None
 
 
 class ListPersonalitiesAnswer(msgspec.Struct, frozen=True):

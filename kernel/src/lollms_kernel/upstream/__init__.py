@@ -16,7 +16,7 @@ from __future__ import annotations
 from .address import on_this_machine
 from .answers import Upstream
 from .failures import Service
-from .functions import calls_in, described_functions
+from .functions import arguments_of, calls_in, described_functions
 from .images import ImageFetcher, fetch_images
 from .memory import Memory
 from .pacing import paced
@@ -31,6 +31,7 @@ __all__ = [
     "Service",
     "Upstream",
     "UpstreamSettings",
+    "arguments_of",
     "calls_in",
     "described_functions",
     "fetch_images",

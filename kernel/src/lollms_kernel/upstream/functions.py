@@ -29,6 +29,15 @@ def described_functions(request: GenerateRequest) -> tuple[list[dict[str, Any]],
     return described, [Notice("functions_ignored", message, {"names": unknown})]
 
 
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """The arguments of a call as a mapping; empty where they are none."""
+    try:
+        value = msgspec.json.decode(call.arguments)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 class _Call(msgspec.Struct):
     id: str
     name: str
@@ -42,8 +51,8 @@ class _Calls(msgspec.Struct):
 def calls_in(text: str) -> tuple[ToolCall, ...]:
     """The calls of an assistant's turn that a client sends back; none where the text is just text.
 
-    A turn has no room for calls, so they come as their answers hold them: the JSON `{"tool_calls": [{"id", "name",
-    "arguments"}]}`.
+    Clients of protocols whose turns have no room for calls send them as their answers hold them: the JSON
+    `{"tool_calls": [{"id", "name", "arguments"}]}`. Other turns have them in `Message.tool_calls`.
     """
     try:
         found = msgspec.json.decode(text, type=_Calls)

@@ -23,7 +23,10 @@ _CHUNKS_OVERHEAD = 64
 
 
 class Channel(asyncio.BufferedProtocol):
-    """Calls `receive(frame)` for each frame and once, at the end, `lost(reason)`; None: the peer closed it."""
+    """Calls `receive(frame)` for each frame and once, at the end, `lost(reason)`; None: the peer closed it.
+
+    `max_total` bounds the bytes that are received in all, where what the other end runs is not trusted.
+    """
 
     def __init__(
         self,
@@ -31,10 +34,13 @@ class Channel(asyncio.BufferedProtocol):
         lost: Callable[[Exception | None], None],
         *,
         max_frame: int = MAX_FRAME,
+        max_total: int | None = None,
     ) -> None:
         self._receive = receive
         self._lost = lost
         self._max_frame = max_frame
+        self._max_total = max_total
+        self._received = 0
         self._decoder = FrameDecoder(max_frame)
         self._read = memoryview(bytearray(READ_SIZE))
         self._transport: asyncio.Transport | None = None
@@ -88,6 +94,11 @@ class Channel(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on every frame that is complete now."""
         if self._garbage is not None:
+            return
+        self._received += nbytes
+        if self._max_total is not None and self._received > self._max_total:
+            self._garbage = FrameError(f"more than {self._max_total:,} bytes in all.")
+            self.abort()
             return
         try:
             frames = self._decoder.feed(self._read[:nbytes])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import faulthandler
 import importlib
 import logging
@@ -27,6 +26,7 @@ from .. import logs
 from ..contracts import Binding
 from ..errors import BindingUnavailable, ConfigError, LollmsError, NotSupported
 from ..types import Chunk
+from .allowance import Allowance
 from .channel import Channel
 from .faults import Fault
 from .frames import (
@@ -45,36 +45,12 @@ from .frames import (
     pack,
 )
 from .methods import METHODS, Opening
+from .parent import die_with_parent
 
 logger = logging.getLogger(__name__)
 
 CLOSE_GRACE = 5
 """Seconds for giving everything back after the server has gone."""
-_PR_SET_PDEATHSIG = 1
-
-
-class Allowance:
-    """How many more chunks a stream may send."""
-
-    def __init__(self) -> None:
-        self._left = 0
-        self._granted = asyncio.Event()
-
-    def grant(self, count: int) -> None:
-        """Allow `count` more."""
-        self._left += count
-        self._granted.set()
-
-    def spend(self) -> bool:
-        """Count one chunk; False: no other may follow until `granted`."""
-        self._left -= 1
-        return self._left > 0
-
-    async def granted(self) -> None:
-        """Wait until there is something left."""
-        while self._left <= 0:
-            self._granted.clear()
-            await self._granted.wait()
 
 
 class Host:
@@ -187,12 +163,6 @@ def import_binding(target: str) -> type[Binding]:
     if not (isinstance(kind, type) and issubclass(kind, Binding)):
         raise ConfigError(f"'{target}' is not a Binding.")
     return kind
-
-
-def die_with_parent() -> None:
-    """Let the system kill this process when the server dies, even while the event loop is blocked (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _prepare_process(name: str, level: int, style: str) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from lollms_kernel.errors import InvalidRequest
 from lollms_kernel.types import GenerateRequest, Message, ModelInfo, Notice
-from lollms_kernel.upstream import calls_in, described_functions
+from lollms_kernel.upstream import arguments_of, calls_in, described_functions
 
 from .media import part_of
 from .models import takes_system_text
@@ -61,15 +59,16 @@ def contents_of(request: GenerateRequest, notices: list[Notice], signs: bool = F
             Notice("raw_prompt_as_message", "Gemini continues no text: the prompt was sent as a message.")
         )
     contents: list[Content] = []
-    results: list[str] = []
+    results: list[Message] = []
     for turn in turns:
         if turn.role == "tool":
-            results.append(turn.content)
+            results.append(turn)
             continue
         _add_results(contents, results, signs)
         parts = [part_of(item) for item in turn.media]
         if turn.content.strip():
             parts.append({"text": turn.content})
+        parts += (_asked(call.name, arguments_of(call), signs) for call in turn.tool_calls)
         if parts and turn.role != "system":
             contents.append({"role": "model" if turn.role == "assistant" else "user", "parts": parts})
     _add_results(contents, results, signs)
@@ -78,33 +77,35 @@ def contents_of(request: GenerateRequest, notices: list[Notice], signs: bool = F
     return contents
 
 
-def _add_results(contents: list[Content], results: list[str], signs: bool) -> None:
+def _add_results(contents: list[Content], results: list[Message], signs: bool) -> None:
     """Add results of functions, and before them the calls that they answer, which the service insists on.
 
-    Where the assistant's text holds its calls, they are taken from it; others are made up, so that a result still
-    reads as one.
+    The calls are those of the assistant's turn. Where its text holds them, they are taken from it; others are made up,
+    so that a result still reads as one.
     """
     if not results:
         return
     last = contents[-1] if contents and contents[-1]["role"] == "model" else None
-    found = calls_in(last["parts"][-1].get("text", "")) if last else ()
-    if found:
-        del contents[-1]
-    calls = [(call.name, _object(call.arguments)) for call in found[: len(results)]]
-    calls += [("function", {})] * (len(results) - len(calls))
-    signature = {"thought_signature": _SIGNATURE} if signs else {}
-    asked = [{"function_call": {"name": name, "args": arguments}, **signature} for name, arguments in calls]
+    names = (
+        [part["function_call"]["name"] for part in last["parts"] if "function_call" in part] if last else []
+    )
+    if not names:
+        found = calls_in(last["parts"][-1].get("text", "")) if last else ()
+        if found:
+            del contents[-1]
+        calls = [(call.name, arguments_of(call)) for call in found[: len(results)]]
+        calls += [(result.name or "function", {}) for result in results[len(calls) :]]
+        contents.append({"role": "model", "parts": [_asked(name, given, signs) for name, given in calls]})
+        names = [name for name, _ in calls]
+    names += [result.name or "function" for result in results[len(names) :]]
     answered = [
-        {"function_response": {"name": name, "response": {"output": result}}}
-        for (name, _), result in zip(calls, results, strict=True)
+        {"function_response": {"name": result.name or name, "response": {"output": result.content}}}
+        for name, result in zip(names, results, strict=False)
     ]
-    contents += [{"role": "model", "parts": asked}, {"role": "user", "parts": answered}]
+    contents.append({"role": "user", "parts": answered})
     results.clear()
 
 
-def _object(arguments: str) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _asked(name: str, arguments: dict[str, Any], signs: bool) -> dict[str, Any]:
+    signature = {"thought_signature": _SIGNATURE} if signs else {}
+    return {"function_call": {"name": name, "args": arguments}, **signature}

@@ -182,8 +182,18 @@ def describe(model: RemoteModel, limits: Limits | None) -> ModelInfo:
         input_modalities=_inputs(model.name, kind),
         output_modalities=_OUTPUTS[kind] if kind else (),
         supports_streaming=writes,
+        capabilities=_capabilities(model.name, kind, thinks=bool(model.thinking)),
         details={key: value for key, value in known.items() if value not in (None, [])},
     )
+
+
+def _capabilities(name: str, kind: Kind | None, *, thinks: bool) -> tuple[str, ...]:
+    if kind == "embedding":
+        return ("embeddings",)
+    if kind != "ttt":
+        return ()
+    calls = () if _GEMMA.search(name) and not takes_system_text(name) else ("tools",)
+    return ("chat", *calls, *(("thinking",) if thinks else ()))
 
 
 def takes_system_text(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,7 @@ def describe(
         license=_first_line(shown.license if shown else None),
         input_modalities=("text", "image") if "vision" in capabilities else ("text",),
         output_modalities=("embedding",) if embedding else ("text",),
+        capabilities=() if shown is None else _known_as(capabilities, shown.template or ""),
         details={key: value for key, value in known.items() if value is not None},
     )
 
@@ -151,6 +153,20 @@ def _capabilities(
         return ("embedding",)
     sees = any(".vision." in key for key in facts) or {"clip", "mllama"} & set(families)
     return ("completion", "vision") if sees else ("completion",)
+
+
+_NAMES = {"tools": "tools", "thinking": "thinking", "insert": "infill", "embedding": "embeddings"}
+_BARE_TEMPLATE = re.compile(r"\s*(\{\{-?\s*\.Prompt\s*-?\}\})?\s*")
+
+
+def _known_as(capabilities: tuple[str, ...], template: str) -> tuple[str, ...]:
+    """The capabilities under their names here. A template of the prompt alone makes turns one text without speakers."""
+    bare = bool(template) and _BARE_TEMPLATE.fullmatch(template) is not None
+    found = [_NAMES[name] for name in capabilities if name in _NAMES]
+    if ".Tools" in template and "tools" not in found:
+        found.append("tools")  # versions that list no capabilities
+    first = () if "completion" not in capabilities else ("completion",) if bare else ("chat",)
+    return (*first, *found)
 
 
 def _parameters(shown: ShowResponse | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ import msgspec
 
 from lollms_kernel.errors import InvalidRequest
 from lollms_kernel.types import GenerateRequest, Media, Message, Notice
-from lollms_kernel.upstream import described_functions
+from lollms_kernel.upstream import arguments_of, described_functions
 
 from .parameters import Wishes
 
@@ -76,7 +76,16 @@ def _raw(request: GenerateRequest, wishes: Wishes, notices: list[Notice], has_fu
 
 def _turn(message: Message) -> dict[str, Any]:
     images = _images(message.media)
-    return {"role": message.role, "content": message.content, **({"images": images} if images else {})}
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if images:
+        turn["images"] = images
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"function": {"name": call.name, "arguments": arguments_of(call)}} for call in message.tool_calls
+        ]
+    if message.role == "tool" and message.name:
+        turn["tool_name"] = message.name
+    return turn
 
 
 def _images(media: tuple[Media, ...]) -> list[bytes]:

@@ -29,6 +29,9 @@ _REASONING = re.compile(r"(^|[/:])(o\d|gpt-[5-9])(?!.*chat)|codex-mini")
 _BLIND = re.compile(
     r"gpt-3\.5|gpt-4(-32k)?(-0\d{3})?$|gpt-4-(0125|1106|turbo-preview)|o1-(mini|preview)|o3-mini"
 )
+_CALLS_NOTHING = re.compile(
+    r"^(o1-(mini|preview)|chatgpt-4o|gpt-3\.5-turbo-0301|gpt-4-0314|gpt-5-chat)|-search-"
+)
 _HEARS = re.compile(r"audio|omni|ultravox|voxtral|phi-4-multimodal")
 
 _LIMITS: tuple[tuple[re.Pattern[str], int, int], ...] = tuple(
@@ -83,6 +86,11 @@ def inputs_of(name: str, kind: Kind | None) -> tuple[str, ...]:
 def continues_only(name: str) -> bool:
     """Whether this is one of OpenAI's old models that continue a text and cannot chat."""
     return _OLD_COMPLETION.search(name.lower()) is not None
+
+
+def calls_nothing(name: str) -> bool:
+    """Whether this is one of OpenAI's chat models that cannot call functions."""
+    return _CALLS_NOTHING.search(name.lower()) is not None
 
 
 def reasons(name: str) -> bool:

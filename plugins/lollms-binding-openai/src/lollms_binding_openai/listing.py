@@ -10,7 +10,7 @@ import msgspec
 
 from lollms_kernel.types import ModelInfo
 
-from .catalogue import inputs_of, limits_of
+from .catalogue import calls_nothing, continues_only, inputs_of, limits_of
 from .settings import Kind
 
 Engine = Literal["openai", "llama-server", "vllm", "other"]
@@ -53,11 +53,23 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
             input_modalities=said or inputs_of(self.id, kind),
             output_modalities=_OUTPUTS[kind],
             supports_streaming=kind in ("ttt", "stt"),
+            capabilities=self._capabilities(kind),
             details={"owned_by": self.owned_by} if self.owned_by else {},
         )
 
     def _context(self, meta: Mapping[str, Any]) -> int | None:
         return _first(self.raw, _CONTEXT_FIELDS) or _first(meta, ("n_ctx", "n_ctx_train"))
+
+    def _capabilities(self, kind: Kind) -> tuple[str, ...]:
+        if kind == "embedding":
+            return ("embeddings",)
+        if kind != "ttt":
+            return ()
+        if continues_only(self.id):
+            return ("completion",)
+        said = self.raw.get("supported_parameters")
+        calls = "tools" in said if isinstance(said, list) else not calls_nothing(self.id)
+        return ("chat", "tools") if calls else ("chat",)
 
     def _inputs(self) -> tuple[str, ...]:
         """What the service says that the model takes; empty where it says nothing."""

@@ -24,12 +24,19 @@ def chat_messages(request: GenerateRequest) -> list[dict[str, Any]]:
         messages.append({"role": "system", "content": request.system})
     for is_result, turns in groupby(request.messages, key=lambda turn: turn.role == "tool"):
         if is_result:
-            _add_results(messages, [turn.content for turn in turns])
+            _add_results(messages, list(turns))
         else:
-            messages += ({"role": turn.role, "content": _content(turn)} for turn in turns)
+            messages += map(_turn, turns)
     if not messages:
         raise InvalidRequest("There is nothing to answer.", hint="Send a message or a raw prompt.")
     return messages
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    if not message.tool_calls:
+        return {"role": message.role, "content": _content(message)}
+    calls = [_call(call.id, call.name, call.arguments) for call in message.tool_calls]
+    return {"role": message.role, "content": message.content or None, "tool_calls": calls}
 
 
 def _content(message: Message) -> str | list[Part]:
@@ -99,23 +106,32 @@ def tools_of(request: GenerateRequest) -> tuple[list[dict[str, Any]], list[Notic
     return [*({"type": "function", "function": function} for function in described), *given], notices
 
 
-def _add_results(messages: list[dict[str, Any]], results: list[str]) -> None:
+def _add_results(messages: list[dict[str, Any]], turns: list[Message]) -> None:
     """Add results of functions, and before them the calls that they answer, which services insist on.
 
-    A turn of ours has no room for calls. Where the assistant's text is the JSON of its calls, as our REST answers
-    hold them, they are taken from it; others are made up, so that a result still reads as one.
+    The calls are those of the assistant's turn. Where it has none but its text is their JSON, as our REST answers hold
+    them, they are taken from it; others are made up, so that a result still reads as one.
     """
+    last = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
     calls: list[dict[str, Any]] = []
-    said = messages[-1]["content"] if messages and messages[-1]["role"] == "assistant" else None
-    if isinstance(said, str):
-        calls = [_call(call.id, call.name, call.arguments) for call in calls_in(said)[: len(results)]]
-    if calls:
-        del messages[-1]
-    for number in range(len(calls), len(results)):
-        calls.append(_call(f"call_{len(messages)}_{number}", "function", "{}"))
-    messages.append({"role": "assistant", "content": None, "tool_calls": calls})
-    for call, result in zip(calls, results, strict=True):
-        messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+    if last is not None and "tool_calls" in last:
+        calls = last["tool_calls"] = last["tool_calls"][: len(turns)]
+    elif last is not None and isinstance(last["content"], str):
+        found = calls_in(last["content"])[: len(turns)]
+        if found:
+            calls = [_call(call.id, call.name, call.arguments) for call in found]
+            messages[-1] = {"role": "assistant", "content": None, "tool_calls": calls}
+    if not calls:
+        messages.append({"role": "assistant", "content": None, "tool_calls": calls})
+    for number in range(len(calls), len(turns)):
+        name = turns[number].name or "function"
+        calls.append(_call(f"call_{len(messages)}_{number}", name, "{}"))
+    told = {call["id"] for call in calls}
+    named = {turn.tool_call_id: turn.content for turn in turns if turn.tool_call_id in told}
+    others = iter([turn.content for turn in turns if turn.tool_call_id not in told])
+    for call in calls:
+        content = named[call["id"]] if call["id"] in named else next(others, "")
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": content})
 
 
 def _call(identity: str, name: str, arguments: str) -> dict[str, Any]:

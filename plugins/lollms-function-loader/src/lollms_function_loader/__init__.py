@@ -1,4 +1,4 @@
-"""Functions from the configured folders: each `async def` of each Python file."""
+"""Functions for models and scripts: each `async def` of the Python files of the configured folders, and our own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lollms_kernel.hookspecs import hookimpl
 
 from .loader import load_functions
+from .own import own_functions
 
 if TYPE_CHECKING:
     from lollms_kernel.config.schema import MainConfig
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_functions(register: Register, config: MainConfig) -> None:
-    """Register every function; one of the user's takes the place of an example of the same name."""
+    """Register every function; the user's take the place of examples, and those of ours, of the same name."""
+    for own in own_functions():
+        register(own)
+    overrides = config.functions_config or {}
     for folder in (config.paths.example_functions_folder, config.paths.functions_folder):
         if folder is not None:
-            for function in load_functions(Path(folder)):
+            for function in load_functions(Path(folder), config.functions, overrides):
                 register(function)

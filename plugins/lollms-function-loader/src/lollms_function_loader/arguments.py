@@ -14,6 +14,8 @@ import msgspec
 
 from lollms_kernel.errors import InvalidRequest
 
+from .documentation import read_docstring
+
 log = logging.getLogger(__name__)
 
 
@@ -22,8 +24,11 @@ class Arguments:
 
     def __init__(self, name: str, run: Callable[..., Any]) -> None:
         self._name = name
+        self.warnings: list[str] = []
+        """What of the annotations could not be used."""
+        self.description, self._said = read_docstring(inspect.getdoc(run) or "")
         self._signature = inspect.signature(run)
-        types = _types_of(run)
+        types = self._types_of(run)
         parameters = self._signature.parameters.values()
         self._named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         self._types = {key: _known_type(types.get(key, Any)) for key in self._named}
@@ -67,7 +72,7 @@ class Arguments:
             self._types.values(), ref_template="#/$defs/{name}"
         )
         properties = {
-            key: {**schema, **_default(parameter)}
+            key: {**schema, **self._text(key), **_default(parameter)}
             for (key, parameter), schema in zip(self._named.items(), schemas, strict=True)
         }
         schema = {
@@ -78,13 +83,15 @@ class Arguments:
         }
         return {**schema, "$defs": definitions} if definitions else schema
 
+    def _text(self, key: str) -> dict[str, str]:
+        return {"description": self._said[key]} if self._said.get(key) else {}
 
-def _types_of(run: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(run, include_extras=True)
-    except Exception as error:  # annotations are any expressions; the names in them may not exist
-        log.warning("The annotations of function '%s' are not used: %s.", run.__qualname__, error)
-        return {}
+    def _types_of(self, run: Callable[..., Any]) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(run, include_extras=True)
+        except Exception as error:  # annotations are any expressions; the names in them may not exist
+            self.warnings.append(f"The annotations of function '{self._name}' are not used: {error}.")
+            return {}
 
 
 def _known_type(annotation: Any) -> Any:

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import logging
 import os
-import sys
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from .function import PythonFunction
+from .describing import DescribedFile, describe_files
+from .function import FileFunction, FileWorker
+
+if TYPE_CHECKING:
+    from lollms_kernel.config.schema import FunctionOverride, FunctionsConfig
 
 log = logging.getLogger(__name__)
 
 
-def load_functions(folder: Path) -> Iterator[PythonFunction]:
-    """Every public `async def` that a file directly in `folder` defines, as `file.function`."""
-    for file in _source_files(folder):
-        try:
-            functions = list(_functions_of(_import_file(file), file.stem))
-        except (Exception, SystemExit) as error:  # any code may run here; the others must load
-            log.warning(
-                "The functions of %s%s are left out: %s: %s. Correct it, or rename the file to begin with '_'.",
-                file,
-                _line(error, file),
-                type(error).__name__,
-                error,
-            )
-        else:
-            yield from functions
+def load_functions(
+    folder: Path, limits: FunctionsConfig, overrides: Mapping[str, FunctionOverride]
+) -> Iterator[FileFunction]:
+    """Every public `async def` that a file directly in `folder` defines, as `file.function`, the enabled ones."""
+    for described in describe_files(
+        [file for file in _source_files(folder) if _wanted(file.stem, overrides)]
+    ):
+        if described.error is not None:
+            _report(described)
+            continue
+        memory = None if limits.memory_mb is None else limits.memory_mb << 20
+        worker = FileWorker(Path(described.file), memory)
+        for function in described.functions:
+            for warning in function.warnings:
+                log.warning("%s", warning)
+            if _wanted(function.name, overrides):
+                yield FileFunction(function, worker, _timeout(function.name, limits, overrides))
 
 
 def _source_files(folder: Path) -> Iterator[Path]:
@@ -45,33 +47,30 @@ def _source_files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _import_file(file: Path) -> ModuleType:
-    """The module in `file`, which can import what is installed but not its neighbours: sys.path stays."""
-    name = f"lollms_functions_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError("not a Python source file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def _wanted(name: str, overrides: Mapping[str, FunctionOverride]) -> bool:
+    """Whether the file or function of this name is enabled. A function's own entry wins over its file's."""
+    own = overrides.get(name)
+    if own is not None:
+        # A file of which one function is enabled by name has to be read.
+        return own.enabled or any(
+            key.startswith(f"{name}.") and entry.enabled for key, entry in overrides.items()
+        )
+    of_file = overrides.get(name.partition(".")[0])
+    return of_file is None or of_file.enabled
 
 
-def _functions_of(module: ModuleType, stem: str) -> Iterator[PythonFunction]:
-    for name, value in vars(module).items():
-        own = getattr(value, "__module__", None) == module.__name__
-        if own and inspect.iscoroutinefunction(value) and not name.startswith("_"):
-            yield PythonFunction(f"{stem}.{name}", value)
+def _timeout(name: str, limits: FunctionsConfig, overrides: Mapping[str, FunctionOverride]) -> float:
+    for key in (name, name.partition(".")[0]):
+        entry = overrides.get(key)
+        if entry is not None and entry.timeout is not None:
+            return entry.timeout
+    return limits.timeout
 
 
-def _line(error: BaseException, file: Path) -> str:
-    """The line of `file` where the error came up, as far as that is known."""
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return f", line {error.lineno},"
-    frames = reversed(traceback.extract_tb(error.__traceback__))
-    line = next((frame.lineno for frame in frames if frame.filename == str(file)), None)
-    return f", line {line}," if line else ""
+def _report(described: DescribedFile) -> None:
+    log.warning(
+        "The functions of %s%s are left out: %s. Correct it, or rename the file to begin with '_'.",
+        described.file,
+        f", line {described.line}," if described.line else "",
+        described.error,
+    )

@@ -1,13 +1,12 @@
-"""Personalities from the configured folders: config.yaml and SOUL.md, flat or in categories."""
+"""Personalities from the configured folders: config.yaml and SOUL.md, flat or in categories, with their scripts."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lollms_kernel.hookspecs import hookimpl
 
-from .loader import load_personalities
+from .loader import build_library
 
 if TYPE_CHECKING:
     from lollms_kernel.config.schema import MainConfig
@@ -16,10 +15,5 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_personalities(register: Register, config: MainConfig) -> None:
-    """Register every enabled personality; one of the user's takes the place of an example of the same id."""
-    overrides = config.personalities_config or {}
-    disabled = {key for key, override in overrides.items() if not override.enabled}
-    for root in (config.paths.example_personalities_folder, config.paths.personalities_folder):
-        if root is not None:
-            for personality in load_personalities(Path(root), disabled):
-                register(personality)
+    """Register the library: every enabled personality, kept up to date while the server runs."""
+    register(build_library(config))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
-
-from lollms_kernel.contracts import PersonalityCard
+from lollms_kernel.contracts import DEFAULT_WELCOME, PersonalityCard
 from lollms_kernel.types import Parameters
 
 from .fields import Fields, Range
 from .folders import PersonalityFolder
+from .languages import normalise, translations
+from .pictures import DEFAULT_ICON, find_icon
 
 MAX_COUNT = 2**31 - 1
 """What engines hold token counts in."""
@@ -25,19 +23,9 @@ PARAMETERS = {
 }
 """Key in the file → request parameter and what it may be."""
 
-DEFAULT_WELCOME = "Welcome! How can I help you today?"
-DEFAULT_ICON = "default.png"
-
-_LOGOS = tuple(f"logo.{suffix}" for suffix in ("gif", "webp", "png", "jpg", "jpeg", "bmp"))
-
-_LANGUAGES = {
-    "en": "english",
-    "fr": "french",
-    "de": "german",
-    "es": "spanish",
-    "it": "italian",
-    "ja": "japanese",
-}
+_MARKED = ("personality_conditioning", "user_message_prefix", "ai_message_prefix", "link_text")
+SEPARATOR = "!@>"
+"""Stands before a speaker's name in texts of the desktop program, which ends an answer at it."""
 
 
 def build_card(folder: PersonalityFolder, fields: Fields) -> PersonalityCard:
@@ -51,20 +39,22 @@ def build_card(folder: PersonalityFolder, fields: Fields) -> PersonalityCard:
         description=fields.text("personality_description", ""),
         # In two thirds of the published files the category is not the folder they lie in; the folder counts.
         category=folder.category or fields.first("category", "generic"),
-        language=_language(fields.first("language", "english")),
+        language=normalise(fields.first("language", "english")),
+        languages=tuple(sorted(translations(folder.path))),
         tags=fields.texts("tags"),
-        icon=_icon(folder.path / "assets", fields),
-        is_scripted=bool(fields.text("script_path", "")),
+        icon=_icon(folder, fields),
         conditioning=fields.text("personality_conditioning", ""),
         welcome_message=fields.text("welcome_message", DEFAULT_WELCOME),
+        greets_in_history=_greets(fields),
         disclaimer=fields.text("disclaimer", ""),
         user_name=fields.text("user_name", "user"),
         user_message_prefix=fields.text("user_message_prefix", "User"),
         ai_message_prefix=fields.text("ai_message_prefix", "Assistant"),
         # Often written in single quotes, where YAML keeps the backslash and the n.
         link_text=fields.text("link_text", "\n").replace("\\n", "\n"),
-        anti_prompts=fields.texts("anti_prompts"),
+        anti_prompts=_anti_prompts(fields),
         prompts_list=fields.texts("prompts_list"),
+        functions=fields.texts("functions"),
         parameters=_parameters(fields),
     )
 
@@ -74,27 +64,24 @@ def _parameters(fields: Fields) -> Parameters:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _language(text: str) -> str:
-    """`English`, `en` and `en_US` are one language; a whole sentence, as in some files, is none."""
-    word = text.strip().lower()
-    code = re.split(r"[-_]", word)[0]
-    if code in _LANGUAGES:
-        return _LANGUAGES[code]
-    return word if word.isalpha() else "english"
+def _anti_prompts(fields: Fields) -> tuple[str, ...]:
+    """The texts that end an answer. Blanks or a single letter would end any: they are left out."""
+    own = fields.texts("anti_prompts")
+    fitting = [text for text in own if text.strip() and (len(text) > 1 or not text.isalnum())]
+    if len(fitting) < len(own):
+        fields.problems.append("`anti_prompts` has blank texts or single letters; they are left out.")
+    marked = any(SEPARATOR in fields.peek(key) for key in _MARKED)
+    return tuple(dict.fromkeys([*fitting, *([SEPARATOR] if marked else [])]))
 
 
-def _icon(assets: Path, fields: Fields) -> str:
-    """The name of the picture in `assets`: the one that is asked for, else its logo."""
+def _greets(fields: Fields) -> bool:
+    keys = ("include_welcome_message_in_discussion", "include_welcome_message_in_disucssion")
+    return any(fields.flag(key) for key in keys if fields.has(key))
+
+
+def _icon(folder: PersonalityFolder, fields: Fields) -> str:
     wanted = fields.text("icon", "")
-    if wanted and _lies_in(assets, wanted):
-        return wanted
-    if wanted and wanted != DEFAULT_ICON:
+    found = find_icon(folder.path, wanted)
+    if wanted and wanted not in (found, DEFAULT_ICON):
         fields.problems.append("`icon` must name a file in the folder `assets`; it is left out.")
-    return next((logo for logo in _LOGOS if _lies_in(assets, logo)), DEFAULT_ICON)
-
-
-def _lies_in(folder: Path, name: str) -> bool:
-    if "\0" in name:
-        return False
-    target = os.path.realpath(folder / name)
-    return os.path.isfile(target) and Path(target).is_relative_to(os.path.realpath(folder))
+    return found or DEFAULT_ICON

@@ -20,16 +20,38 @@ class Range(msgspec.Struct, frozen=True):
     whole: bool = False
 
 
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0", ""})
+
+
 class Fields:
     """What a personality file holds, by key; `problems` says which values could not be used."""
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
-        self._raw = raw
+        self._raw = dict(raw)
         self.problems: list[str] = []
+
+    def overlaid(self, other: Fields) -> Fields:
+        """These values, with those of `other` in place of the ones that it has."""
+        present = {key: value for key, value in other._raw.items() if value is not None}
+        return Fields({**self._raw, **present})
+
+    def set(self, key: str, text: str) -> None:
+        """Put a text in the place of what is there."""
+        self._raw[key] = text
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not null."""
         return self._raw.get(key) is not None
+
+    def peek(self, key: str) -> str:
+        """The text or texts of a value, without a word about what is none."""
+        match self._raw.get(key):
+            case str(value):
+                return value
+            case list(items):
+                return "\n".join(item for item in items if isinstance(item, str))
+        return ""
 
     def text(self, key: str, default: str) -> str:
         """A text; a list of texts is joined by line breaks."""
@@ -63,6 +85,16 @@ class Fields:
                 return tuple(item for item in items if isinstance(item, str) and item)
         self.problems.append(f"`{key}` must be a list of texts; it is left out.")
         return ()
+
+    def flag(self, key: str) -> bool:
+        """Whether it is true; scalars are read as the text that was written."""
+        value = self._raw.get(key)
+        if value is None:
+            return False
+        word = value.strip().lower() if isinstance(value, str) else ""
+        if word not in _TRUE | _FALSE:
+            self.problems.append(f"`{key}` must be true or false; it is taken for false.")
+        return word in _TRUE
 
     def number(self, key: str, allowed: Range) -> float | None:
         """A number within its range, None where there is none; whole numbers are ints."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from lollms_kernel.errors import ConfigError
 
@@ -22,6 +23,11 @@ def read_file(file: Path) -> Fields:
     """The fields of a config.yaml or SOUL.md. Raises ConfigError with file, line and cure."""
     text = _read_text(file)
     return _read_soul(text, file) if file.suffix == ".md" else _read_config(text, file)
+
+
+def read_mapping_file(file: Path) -> dict[str, Any]:
+    """The keys and values of any YAML file of a personality. Raises ConfigError with file, line and cure."""
+    return read_mapping(_read_text(file), str(file))
 
 
 def _read_config(text: str, file: Path) -> Fields:

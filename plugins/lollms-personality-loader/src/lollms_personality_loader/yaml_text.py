@@ -14,6 +14,7 @@ import yaml
 from lollms_kernel.errors import ConfigError
 
 MAX_NESTING = 32
+TOO_DEEP = f"more than {MAX_NESTING} levels of nesting"
 
 Value = str | None | list[Any] | dict[str, Any]
 
@@ -34,6 +35,8 @@ def read_mapping(text: str, where: str, first_line: int = 1) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = first_line + mark.line if mark else line
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+        if "maximum nesting depth" in reason:  # libyaml's own limit, met while it looks ahead
+            reason = TOO_DEEP
         raise _wrong(where, line, str(reason)) from error
     except _NotUsable as error:
         raise _wrong(where, line, str(error)) from error
@@ -103,7 +106,7 @@ class _Document:
             self._anchors[event.anchor] = value
         if isinstance(value, list | dict):
             if len(self._open) > MAX_NESTING:
-                raise _NotUsable(f"more than {MAX_NESTING} levels of nesting")
+                raise _NotUsable(TOO_DEEP)
             self._open.append(_Open(value))
 
     def _value_of(self, event: yaml.NodeEvent) -> Value:

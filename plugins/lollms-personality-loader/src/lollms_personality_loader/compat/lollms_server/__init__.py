@@ -1,0 +1,3 @@
+"""The names that scripts of lollms_server import, for script processes only."""
+
+__version__ = "0.3.2"

@@ -1,0 +1,1 @@
+"""See `lollms_server`."""

@@ -1,0 +1,11 @@
+"""For annotations only: what scripts get at run time are objects with the same methods."""
+
+from __future__ import annotations
+
+
+class Binding:
+    """A name for annotations."""
+
+
+class BindingManager:
+    """A name for annotations."""

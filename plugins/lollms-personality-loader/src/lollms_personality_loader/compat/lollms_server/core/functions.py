@@ -1,0 +1,7 @@
+"""For annotations only: what scripts get at run time are objects with the same methods."""
+
+from __future__ import annotations
+
+
+class FunctionManager:
+    """A name for annotations."""

@@ -1,0 +1,11 @@
+"""For annotations only: what scripts get at run time are objects with the same methods."""
+
+from __future__ import annotations
+
+
+class Personality:
+    """A name for annotations."""
+
+
+class PersonalityConfig:
+    """A name for annotations."""

@@ -1,0 +1,7 @@
+"""Scripted personalities: their programs run in processes of their own and ask the server for what they need."""
+
+from __future__ import annotations
+
+from .runner import ScriptRunner
+
+__all__ = ["ScriptRunner"]

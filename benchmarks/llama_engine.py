@@ -220,7 +220,7 @@ def python_server(model: Path) -> tuple[str, list[str], int, dict[str, str]]:
     port = free_port()
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)]
     command += ["--n_ctx", str(N_CTX), "--n_threads", str(_threads()), "--n_threads_batch", str(_threads())]
-    command += ["--use_mmap", "true", "--interrupt_requests", "false", "--cache", "true"]
+    command += ["--interrupt_requests", "false"]
     return "llama-cpp-python server", command, port, {**os.environ, "PYTHONPATH": str(folder)}
 
 
@@ -271,7 +271,7 @@ async def step_overhead(model: Path) -> list[tuple[int, float, float, float]]:
 async def compare(model: Path, plain: Sequence[int], shared: Sequence[int], rounds: int) -> list[Run]:
     """Every engine under every load; of several rounds the best of each, since noise only ever adds time."""
     runs = []
-    slots = max(*plain, 8)
+    slots = max(*plain, *shared)
     peers: list[Any] = [lambda: ours(model, slots), lambda: http_peer(*python_server(model))]
     found = llama_server(model, slots)
     if found is not None:

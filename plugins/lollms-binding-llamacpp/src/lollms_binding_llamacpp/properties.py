@@ -46,6 +46,7 @@ def properties(loaded: LoadedModel, settings: LlamaCppSettings) -> dict[str, Any
         "embeddings": embeds(loaded.header, settings),
         "reranking": reranks(loaded.header, settings),
         "slot_save": settings.slot_save_path is not None,
+        "reasoning_format": settings.reasoning_format,
         "meta": {**engine.model.facts(), "n_ctx": engine.n_ctx, "ftype": info.quantization_level or ""},
     }
 

@@ -43,6 +43,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None
         await queue.enter()
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
+    assert caught.value.position == 2
     queue.leave()
     await waiter
 

@@ -22,8 +22,31 @@ ROOMS: list[set[str]] = [
     {"types"},
     {"contracts"},
     {"hookspecs"},
-    {"config", "plugins", "thoughts", "admission", "parameters", "interrupt", "logs", "upstream", "endings"},
-    {"gpu", "access", "drafts", "personalities", "completion", "tools"},
+    {
+        "bodies",
+        "config",
+        "plugins",
+        "thoughts",
+        "admission",
+        "parameters",
+        "interrupt",
+        "logs",
+        "upstream",
+        "disconnect",
+        "endings",
+        "gguf_header",
+        "quantization",
+        "processors",
+    },
+    {
+        "gpu",
+        "access",
+        "drafts",
+        "downloads",
+        "personalities",
+        "completion",
+        "tools",
+    },
     {"workers"},
     {"sandbox"},
     {"instance"},
@@ -46,6 +69,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ENGINES = {"diffusers", "llama_cpp", "ollama", "onnxruntime", "torch", "transformers"}
 
 PROMISED = {
+    "bodies",
     "errors",
     "types",
     "contracts",
@@ -55,7 +79,13 @@ PROMISED = {
     "parameters",
     "testing",
     "upstream",
+    "disconnect",
+    "server",
     "sandbox",
+    "downloads",
+    "gguf_header",
+    "quantization",
+    "processors",
 }
 """What plugins may use of the kernel."""
 

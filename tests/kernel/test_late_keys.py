@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lollms_kernel.access import Access
-from lollms_kernel.config.schema import MainConfig, SecurityConfig
+from lollms_kernel.config.schema import ApiKeyEntry, MainConfig, SecurityConfig
 from lollms_kernel.contracts import Transport
-from lollms_kernel.errors import Forbidden
+from lollms_kernel.errors import Forbidden, RateLimited, Unauthorized
 from lollms_kernel.gate import Gate
 
 KEY = "a-key-of-the-tests"
@@ -41,9 +41,12 @@ class Reached:
 
 
 async def connect(
-    path: str, headers: dict[str, str] | None = None, keys: tuple[str, ...] = (KEY,)
+    path: str,
+    headers: dict[str, str] | None = None,
+    keys: tuple[str, ...] = (KEY,),
+    access: Access | None = None,
 ) -> tuple[Reached, list[Any]]:
-    access = Access(SecurityConfig(allowed_api_keys=keys))
+    access = access or Access(SecurityConfig(allowed_api_keys=keys))
     reached, sent = Reached(access), list[Any]()
     gate = Gate(reached, MainConfig(), access, "127.0.0.1", [Late(None, None)])  # type: ignore[arg-type]
     pairs = {"host": "127.0.0.1:9601", **(headers or {})}
@@ -93,3 +96,38 @@ async def test_a_foreign_page_is_refused_and_without_keys_everybody_is_a_caller(
     assert foreign.callers == []
     assert anybody.callers[0].tenant == ""
     assert anybody.refused == []
+
+
+async def test_requests_of_a_late_path_do_not_count_but_what_they_generate_does() -> None:
+    entry = ApiKeyEntry(name="one", key=KEY, requests_per_minute=3)
+    access = Access(SecurityConfig(allowed_api_keys=(entry,)))
+
+    for _ in range(3):  # each connects and generates once
+        reached, _ = await connect("/events/", {"x-api-key": KEY}, access=access)
+    (caller,) = reached.callers
+    with caller.acting(), pytest.raises(RateLimited):
+        access.check_stream(caller.tenant, 0)
+
+
+async def test_the_holder_of_a_revoked_key_cannot_act_any_more() -> None:
+    access = Access(SecurityConfig(allowed_api_keys=(KEY,)))
+    reached, _ = await connect("/chat", {"x-api-key": KEY}, access=access)
+    (holder,) = reached.callers
+    with holder.acting():
+        pass
+
+    access.replace(SecurityConfig(allowed_api_keys=("another-key",)))
+
+    with pytest.raises(Unauthorized, match="revoked"):
+        holder.acting()
+
+
+async def test_where_a_key_has_become_necessary_nobody_acts_without_one() -> None:
+    access = Access(SecurityConfig())
+    reached, _ = await connect("/chat", access=access)
+    (anybody,) = reached.callers
+
+    access.replace(SecurityConfig(allowed_api_keys=(KEY,)))
+
+    with pytest.raises(Forbidden):
+        anybody.acting()

@@ -13,6 +13,7 @@ import yaml
 
 from lollms_kernel.config.load import load_config
 from lollms_kernel.contracts import Personality, PersonalityCard
+from lollms_kernel.dummy import DummyBinding
 from lollms_kernel.errors import (
     BindingNotFound,
     BindingUnavailable,
@@ -112,6 +113,37 @@ async def test_parameters_defaults_then_personality_then_request(make_kernel: An
     )
     assert facts["parameters"] == {"temperature": 0.1, "top_k": 7, "max_tokens": 12, "context_size": 2048}
     assert (await received(kernel, ask()))["parameters"] == {"max_tokens": 1024, "context_size": 2048}
+
+
+class Instance(DummyBinding):
+    """Says itself what is not asked for, and may understand an endless answer."""
+
+    type_name = "speaks_for_itself"
+
+    @property
+    def default_parameters(self) -> dict[str, Any]:
+        return {"temperature": 0.3, "n_predict": 77}
+
+
+class EndlessInstance(Instance):
+    type_name = "goes_on"
+    endless = True
+
+
+async def test_an_instance_has_defaults_and_minus_one_reaches_who_understands_it(make_kernel: Any) -> None:
+    kernel = await make_kernel({"echo": {"echo_system": True}})
+    instance = kernel._instances._instances["echo"]
+    plain = instance.binding
+
+    async def sent(kind: type[DummyBinding], **parameters: Any) -> dict[str, Any]:
+        instance.binding = kind(plain.settings, plain.context)
+        return dict((await received(kernel, ask(parameters=parameters)))["parameters"])
+
+    assert (await sent(Instance))["max_tokens"] == 77
+    assert (await sent(Instance, temperature=1.0))["temperature"] == 1.0
+    assert (await sent(EndlessInstance, n_predict=-1))["max_tokens"] == -1
+    assert (await sent(Instance, n_predict=-1))["max_tokens"] == 1024
+    assert (await sent(DummyBinding, max_tokens=-1))["max_tokens"] == 1024
 
 
 async def test_anti_prompts_stop_beside_the_requests_own_stop_texts(make_kernel: Any) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+import websockets
+from litestar import WebSocket, websocket
 
 from lollms_kernel.config.load import load_config
 from lollms_kernel.contracts import Listener, Transport
@@ -336,3 +338,59 @@ async def test_a_taken_default_port_is_told_and_a_configured_one_ends_the_start(
         os.kill(os.getpid(), signal.SIGTERM)
         assert await asyncio.wait_for(serving, 30) == 0
     assert "The server goes on without this port." in caplog.text
+
+
+class Leaving(Transport):
+    """A WebSocket protocol that says goodbye with a close code of its own, or takes too long over it."""
+
+    name = "leaving"
+    said = 1001
+    hangs = False
+
+    def __init__(self, kernel: Any, settings: Any) -> None:
+        super().__init__(kernel, settings)
+        self.open_sockets: list[Any] = []
+
+    def route_handlers(self) -> list[Any]:
+        @websocket("/leaving")
+        async def chat(socket: WebSocket[Any, Any, Any]) -> None:
+            await socket.accept()
+            self.open_sockets.append(socket)
+            await socket.receive()
+
+        return [chat]
+
+    async def drain(self, grace: float) -> None:
+        for open_socket in self.open_sockets:
+            await open_socket.close(self.said, "goodbye")
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@hookimpl
+def _register_leaving(register: Any) -> None:
+    register(Leaving)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_protocol_ends_its_connections_in_its_own_way_when_the_server_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
+) -> None:
+    monkeypatch.setattr(Leaving, "hangs", hangs)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "main_config.yaml").write_text("server: {shutdown_grace: 0.1}")
+    plugins = load_plugins(
+        [("leaving", SimpleNamespace(register_transports=_register_leaving))],
+        environ={"LOLLMS_LOAD_PLUGINS": ""},
+    )
+    started, port = asyncio.Event(), free_port()
+    serving = asyncio.create_task(
+        serve_here(load_config(tmp_path / "c"), plugins, "127.0.0.1", port, lambda _: started.set())
+    )
+    await asyncio.wait_for(started.wait(), 30)
+    async with websockets.connect(f"ws://127.0.0.1:{port}/leaving", proxy=None) as client:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(client.wait_closed(), 30)
+    assert (client.close_code, client.close_reason) == (1001, "goodbye")
+    assert await asyncio.wait_for(serving, 30) == 0
+    assert ("still ending connections" in caplog.text) == hangs

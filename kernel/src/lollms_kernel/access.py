@@ -18,7 +18,7 @@ import msgspec
 from .config.api_keys import digest, entries
 from .config.schema import SecurityConfig
 from .contracts import PersonalityCard
-from .errors import Forbidden, RateLimited, Unauthorized
+from .errors import Forbidden, KeyMissing, RateLimited, Unauthorized
 
 WINDOW = 60.0
 """Seconds that `requests_per_minute` counts over."""
@@ -49,16 +49,23 @@ class Acting(msgspec.Struct, frozen=True):
 class KeyHolder:
     """The `contracts.Caller` of a connection that sends messages of its own, each counted by itself."""
 
-    def __init__(self, grant: Grant) -> None:
+    def __init__(self, grant: Grant, access: Access) -> None:
         self._grant = grant
+        self._access = access
 
     @property
     def tenant(self) -> str:
         """See `contracts.Caller.tenant`."""
         return self._grant.tenant
 
+    @property
+    def limited(self) -> bool:
+        """See `contracts.Caller.limited`."""
+        return self._grant.bindings is not None or self._grant.personalities is not None
+
     def acting(self) -> AbstractContextManager[None]:
         """See `contracts.Caller.acting`."""
+        self._access.check_holds(self._grant.tenant)
         return calling(self._grant, counted=False)
 
 
@@ -111,7 +118,7 @@ class Access:
         if not self.needs_key:
             return ANYBODY
         if not key:
-            raise Forbidden("API Key required but not provided.")
+            raise KeyMissing("API Key required but not provided.")
         asked = digest(key)
         found = None
         # every key is compared, each in constant time, so that time tells nothing about which one came close
@@ -139,6 +146,13 @@ class Access:
             )
         used.append(now)
 
+    def check_holds(self, tenant: str) -> None:
+        """Raise Unauthorized for a revoked key, and Forbidden where nobody had to bring one and now has to."""
+        if tenant in self._revoked:
+            raise revoked_error()
+        if not tenant and self.needs_key:
+            raise KeyMissing("API Key required but not provided.", hint="Connect again with a key.")
+
     def check_stream(self, tenant: str, running: int) -> None:
         """Let a tenant begin one more generation while `running` of its own are under way.
 
@@ -146,10 +160,8 @@ class Access:
         that belongs to no counted request, such as one of many on a socket, counts as a request itself.
         """
         caller = _caller.get()
-        if tenant in self._revoked:
-            raise revoked_error()
-        if caller is not None and not tenant and self.needs_key:
-            raise Forbidden("API Key required but not provided.", hint="Connect again with a key.")
+        if tenant or caller is not None:
+            self.check_holds(tenant)
         grant = self._tenants.get(tenant, ANYBODY)
         limit = grant.concurrent_streams
         if limit is not None and running >= limit:

@@ -114,6 +114,7 @@ class FairQueue:
             f"The queue is full: {self._running} requests run and {self.waiting} wait.",
             hint="Try again later, or raise resource_manager.max_waiting.",
             retry_after=min(seconds, 120),
+            position=self.waiting + 1,
         )
 
     def _timed_out(self) -> LollmsError:

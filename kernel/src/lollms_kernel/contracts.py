@@ -32,6 +32,7 @@ from .types import (
 
 if TYPE_CHECKING:
     from .config.schema import MainConfig
+    from .downloads import Downloads
 
 Isolation = Literal["process", "inline"]
 
@@ -54,6 +55,7 @@ class BindingCard(msgspec.Struct, frozen=True, kw_only=True):
     documentation_url: str | None = None
     supported_input_modalities: tuple[str, ...] = ("text",)
     supported_output_modalities: tuple[str, ...] = ("text",)
+    """The first one is what it is made for: its built-in instance then serves such requests by default."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +90,8 @@ class Binding(ABC):
     type_name: ClassVar[str]
     card: ClassVar[BindingCard]
     Settings: ClassVar[type[InstanceSettings]] = InstanceSettings
+    endless: ClassVar[bool] = False
+    """Whether it understands the parameter `max_tokens` -1, "until the context is full"; for others it is left out."""
 
     def __init__(self, settings: Any, context: BindingContext) -> None:
         self.settings = settings
@@ -107,6 +111,11 @@ class Binding(ABC):
     def parallel(self) -> int | None:
         """How many requests it works on at once; more wait in its queue. None: no limit of its own."""
         return None
+
+    @property
+    def default_parameters(self) -> Parameters:
+        """Generation parameters for requests that do not set them; they win over the server's own defaults."""
+        return {}
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -171,6 +180,14 @@ class Tokenizes(Protocol):
 
     async def detokenize(self, tokens: list[int], model: str | None) -> str:
         """The text of token ids."""
+
+
+@runtime_checkable
+class TellsPieces(Protocol):
+    """A binding that tells the bytes of each token, which need not be text by themselves."""
+
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token. Raises InvalidRequest for ids that the model does not have."""
 
 
 @runtime_checkable
@@ -450,6 +467,37 @@ class GpuStrategy(ABC):
 # --- transports -------------------------------------------------------------------------------------------
 
 
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """An error as a protocol tells it."""
+
+    status: int
+    body: bytes
+    content_type: str
+
+
+class Cors(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port answers to web pages, where its protocol has rules of its own.
+
+    `origins` are exact ones, `localhost` for every page of this machine whatever its port, or `*` for all. Every
+    `OPTIONS` is answered with 200 and the headers, whoever asks: what a page of another origin does then is refused
+    as everywhere unless it brings a valid key.
+    """
+
+    origins: tuple[str, ...]
+    methods: str = "GET, POST, DELETE, OPTIONS"
+    headers: str = "*"
+
+
+class PortRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate does on a port of its own where the protocol there differs from the main port."""
+
+    error_answer: Callable[[LollmsError, str], ErrorAnswer]
+    """An error of the gate, and the path that was asked for, in the protocol's shape."""
+    open_paths: tuple[str, ...] = ()
+    """Instead of `Transport.open_paths`."""
+    cors: Cors | None = None
+
+
 class Listener(msgspec.Struct, frozen=True):
     """A port of its own that a transport serves on the same event loop. `app` is an ASGI application."""
 
@@ -459,6 +507,15 @@ class Listener(msgspec.Struct, frozen=True):
     required: bool = False
     """Whether the server must not start while the port is taken: where the configuration names it. A default port
     that is taken is logged with the cure, and the transport still answers on the main port."""
+    rules: PortRules | None = None
+    """None: those of the main port."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a protocol adds to `GET /health` of the main port; the highest status of all counts."""
+
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+    status: int = 200
 
 
 class TransportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -490,7 +547,8 @@ class Transport(ABC):
     @property
     def late_key_paths(self) -> Sequence[str]:
         """Paths, as in `open_paths`, that a connection may also reach without a key because its key comes in the first
-        message. Host and Origin are checked all the same, and so is a key that comes in a header.
+        message. Host and Origin are checked all the same, and so is a key that comes in a header. Requests there do not
+        count as requests of the key: what their messages generate does.
 
         `scope["state"]["caller"]` is the `Caller`, or None where the key is still to come: the transport then does
         nothing for the connection before `kernel.caller(key)`, and ends it if no key comes in time."""
@@ -508,8 +566,21 @@ class Transport(ABC):
         """An error in this protocol's shape: body and content type. Default: `{"detail": …}`."""
         return msgspec.json.encode({"detail": error.detail}), "application/json"
 
+    def error_answer(self, error: LollmsError, path: str) -> ErrorAnswer:
+        """What the gate answers below `prefixes` on the main port. Default: `error_body` with the error's status."""
+        return ErrorAnswer(error.status, *self.error_body(error))
+
+    async def health(self, query: Mapping[str, str]) -> Health:
+        """What this protocol adds to `GET /health` of the main port, which needs no key. Must not wait long."""
+        return Health()
+
     async def open(self) -> None:  # noqa: B027
         """Start what runs beside requests."""
+
+    async def drain(self, grace: float) -> None:  # noqa: B027
+        """The server stops: end long-lived connections in this protocol's own way, within `grace` seconds.
+
+        Called while connections are still open and answers under way may still end; `close` comes after both."""
 
     async def close(self) -> None:  # noqa: B027
         """End it; called before bindings are closed."""
@@ -536,8 +607,14 @@ class Caller(Protocol):
     def tenant(self) -> str:
         """For `GenerateRequest.tenant`."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether the key may use only some bindings or personalities, and so may not administer the server."""
+
     def acting(self) -> AbstractContextManager[None]:
-        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message."""
+        """Work on this caller's behalf inside: limits and permissions of the key hold. Enter it for each message.
+
+        Raises Unauthorized where the key was revoked meanwhile, Forbidden where one has become necessary."""
 
 
 class Kernel(Protocol):
@@ -582,6 +659,29 @@ class Kernel(Protocol):
 
     def binding(self, name: str) -> Binding:
         """A ready instance. Raises BindingNotFound or BindingUnavailable."""
+
+    async def add_instance(self, name: str, settings: Mapping[str, Any]) -> InstanceStatus:
+        """A binding instance that no file holds, open and ready; gone with `remove_instance` or when the server stops.
+
+        `settings` is what its file would hold, `type` included. Raises ConfigError where there is one of this name or
+        the settings are wrong, and what keeps it from opening."""
+
+    async def remove_instance(self, name: str, grace: float = 0.0) -> None:
+        """Take such an instance away: its answers end within `grace` seconds, then it is closed, and its memory is free
+        when this returns. Raises BindingNotFound for one that is configured in a file, too."""
+
+    @property
+    def downloads(self) -> Downloads:
+        """The models that come from a hub: what is downloaded, and how to get more."""
+
+    def listen(self, listener: Listener) -> AbstractAsyncContextManager[str]:
+        """Serve one more port while inside, behind the same gate; gives its URL. `listener.rules` must be there.
+
+        Raises ConfigError where the port is taken or others could reach it without a key, NotSupported where nobody
+        serves this kernel."""
+
+    def stop(self, *, now: bool = False) -> None:
+        """Let the server stop as a signal would, at once with `now`. Does nothing where nobody serves this kernel."""
 
     def find_personality(self, name: str) -> Personality:
         """By id, name or folder. Raises PersonalityNotFound."""

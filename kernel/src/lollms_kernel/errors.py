@@ -9,6 +9,7 @@
      │  └ ContextOverflow          400 context_overflow
      ├ Unauthorized                401 unauthorized
      ├ Forbidden                   403 forbidden
+     │  └ KeyMissing               403 key_missing
      ├ NotFound                    404 not_found
      │  ├ BindingNotFound          404 binding_not_found
      │  ├ ModelNotFound            404 model_not_found
@@ -23,6 +24,7 @@
      │  ├ ModelLoadFailed          503 model_load_failed
      │  ├ QueueFull                503 queue_full             retryable
      │  └ ShuttingDown             503 shutting_down          retryable
+     ├ DownloadFailed              502 download_failed
      └ GenerationFailed            500 generation_failed
         ├ WorkerCrashed            500 worker_crashed         retryable
         └ WorkerHung               500 worker_hung            retryable
@@ -113,9 +115,22 @@ class UnsupportedInput(InvalidRequest):
 
 
 class ContextOverflow(InvalidRequest):
-    """The prompt does not fit into the model's context."""
+    """The prompt does not fit into the model's context; the numbers say by how much, where they are known."""
 
     code = "context_overflow"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        n_prompt_tokens: int | None = None,
+        n_ctx: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.n_prompt_tokens = n_prompt_tokens
+        self.n_ctx = n_ctx
 
 
 class Unauthorized(LollmsError):
@@ -126,10 +141,16 @@ class Unauthorized(LollmsError):
 
 
 class Forbidden(LollmsError):
-    """A key is needed and none was sent, or the origin is not allowed."""
+    """The key, or the lack of one, does not allow this, or the origin is not allowed."""
 
     code = "forbidden"
     status = 403
+
+
+class KeyMissing(Forbidden):
+    """A key is needed and none was sent."""
+
+    code = "key_missing"
 
 
 class NotFound(LollmsError):
@@ -217,15 +238,34 @@ class ModelLoadFailed(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """As many requests wait as the configuration allows."""
+    """As many requests wait as the configuration allows; `position` is the place that this one would have had, the next
+    to have its turn being 1."""
 
     code = "queue_full"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.position = position
 
 
 class ShuttingDown(Unavailable):
     """The server is stopping and takes or finishes no more work."""
 
     code = "shutting_down"
+
+
+class DownloadFailed(LollmsError):
+    """A file could not be fetched from a hub, or is not what the hub says; what is kept can be gone on with."""
+
+    code = "download_failed"
+    status = 502
 
 
 class GenerationFailed(LollmsError):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from .access import ANYBODY, Access, Grant, KeyHolder, calling
 from .config.exposure import is_loopback
 from .config.schema import MainConfig
-from .contracts import Transport
+from .contracts import Cors, ErrorAnswer, PortRules, Transport
 from .errors import Forbidden, InvalidRequest, LollmsError, PayloadTooLarge
 
 Scope = MutableMapping[str, Any]
@@ -31,14 +31,23 @@ class Gate:
     """Wraps an ASGI application; what it refuses never reaches a route."""
 
     def __init__(
-        self, app: AsgiApp, config: MainConfig, access: Access, host: str, transports: Sequence[Transport]
+        self,
+        app: AsgiApp,
+        config: MainConfig,
+        access: Access,
+        host: str,
+        transports: Sequence[Transport],
+        rules: PortRules | None = None,
     ) -> None:
         self._app = app
         self._access = access
+        self._rules = rules
+        self._cors = None if rules is None else rules.cors
         self._origins = frozenset(config.server.allowed_origins)
         self._max_body = config.server.max_body_size
         self._hosts = _allowed_hosts(host, config.server.allowed_hosts)
-        self._open = _Paths(path for transport in transports for path in transport.open_paths)
+        opened = [path for transport in transports for path in transport.open_paths]
+        self._open = _Paths(opened if rules is None else rules.open_paths)
         self._late = _Paths(path for transport in transports for path in transport.late_key_paths)
         pairs = [(prefix, transport) for transport in transports for prefix in transport.prefixes]
         self._shapes = sorted(pairs, key=lambda pair: -len(pair[0]))
@@ -50,19 +59,23 @@ class Gate:
             return
         headers = _headers(scope)
         origin = headers.get("origin")
-        if scope["type"] == "http" and origin is not None:
-            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                await self._preflight(origin, headers, send)
-                return
-            if origin in self._origins:
-                send = _with_cors(send, origin)
+        preflight = scope["type"] == "http" and scope["method"] == "OPTIONS"
+        if preflight and self._cors is not None:
+            await _respond(send, 200, b"", "text/plain", _cors_headers(self._cors, origin or ""))
+            return
+        if preflight and origin is not None and "access-control-request-method" in headers:
+            await self._preflight(origin, headers, send)
+            return
         try:
             grant = self._check(scope, headers)
         except LollmsError as error:
-            await self._refuse(error, scope, send)
+            told = self._cors is not None or self._allows(origin)
+            await self._refuse(error, scope, _with_cors(send, origin) if origin and told else send)
             return
         holder = grant or ANYBODY
-        caller = None if grant is None else KeyHolder(grant)
+        if origin is not None and scope["type"] == "http" and self._may_read(origin, grant):
+            send = _with_cors(send, origin)
+        caller = None if grant is None else KeyHolder(grant, self._access)
         scope.setdefault("state", {}).update(tenant=holder.tenant, grant=holder, caller=caller)
         if grant is None and not self._comes_late(scope, headers):
             await self._app(scope, receive, send)
@@ -87,9 +100,25 @@ class Gate:
         grant = None if keyless else self._access.authenticate(_key(headers))
         if grant is None or not grant.tenant:
             self._check_origin(scope, headers)
-        if grant is not None:
+        if grant is not None and scope["path"] not in self._late:  # where each message counts by itself
             self._access.count(grant)
         return grant
+
+    def _may_read(self, origin: str, grant: Grant | None) -> bool:
+        """Whether a page of this origin may read the answer."""
+        # with CORS of its own, a port also tells pages that bring a valid key, and what is open to everybody
+        return self._allows(origin) or (self._cors is not None and (grant is None or grant.tenant != ""))
+
+    def _allows(self, origin: str | None) -> bool:
+        """Whether pages of this origin may use the server without a key."""
+        if origin in self._origins:
+            return True
+        if self._cors is None or origin is None:
+            return False
+        return any(
+            allowed in ("*", origin) or (allowed == "localhost" and _is_of_this_machine(origin))
+            for allowed in self._cors.origins
+        )
 
     def _comes_late(self, scope: Scope, headers: dict[str, str]) -> bool:
         """Whether the key of this connection is still to come in a message."""
@@ -100,7 +129,7 @@ class Gate:
         origin = headers.get("origin")
         if (
             origin is None
-            or origin in self._origins
+            or self._allows(origin)
             or (scope["type"] == "http" and scope["method"] in _SAFE_METHODS)
         ):
             return
@@ -125,21 +154,25 @@ class Gate:
         await _respond(send, 200 if allowed else 400, body, "text/plain; charset=utf-8", answer)
 
     async def _refuse(self, error: LollmsError, scope: Scope, send: Send) -> None:
-        body, content_type = self._shape(error, scope["path"])
+        answer = self._shape(error, scope["path"])
+        status, body, content_type = answer.status, answer.body, answer.content_type
         wait = error.retry_after
         extra = [] if wait is None else [("retry-after", str(max(1, math.ceil(wait))))]
         if scope["type"] == "http":
-            await _respond(send, error.status, body, content_type, [*extra, ("connection", "close")])
+            await _respond(send, status, body, content_type, [*extra, ("connection", "close")])
         elif "websocket.http.response" in scope.get("extensions", {}):
-            await _respond(send, error.status, body, content_type, extra, kind="websocket.http.response")
+            await _respond(send, status, body, content_type, extra, kind="websocket.http.response")
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
 
-    def _shape(self, error: LollmsError, path: str) -> tuple[bytes, str]:
+    def _shape(self, error: LollmsError, path: str) -> ErrorAnswer:
+        if self._rules is not None:
+            return self._rules.error_answer(error, path)
         for prefix, transport in self._shapes:
             if path.startswith(prefix):
-                return transport.error_body(error)
-        return Transport.error_body(None, error)  # type: ignore[arg-type]  # the default shape needs no transport
+                return transport.error_answer(error, path)
+        # the default shape needs no transport
+        return ErrorAnswer(error.status, *Transport.error_body(None, error))  # type: ignore[arg-type]
 
 
 class _Paths:
@@ -175,8 +208,25 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _key(headers: dict[str, str]) -> str:
     """The API key that a request brings, "" if none."""
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    return headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
+    given = headers.get("authorization", "").strip()
+    scheme, blank, bearer = given.partition(" ")
+    bare = "" if blank else given
+    return headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else bare)
+
+
+def _is_of_this_machine(origin: str) -> bool:
+    return origin in LOOPBACK_NAMES or (urlsplit(origin).hostname or "").lower() in LOOPBACK_NAMES
+
+
+def _cors_headers(cors: Cors, origin: str) -> list[tuple[str, str]]:
+    """The answer to a preflight: it promises nothing that the request itself would not be held to."""
+    return [
+        ("access-control-allow-origin", origin),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-methods", cors.methods),
+        ("access-control-allow-headers", cors.headers),
+        ("vary", "Origin"),
+    ]
 
 
 def _with_cors(send: Send, origin: str) -> Send:

@@ -50,6 +50,7 @@ class Instances:
         self._types = types
         self._observe = observe
         self._instances: dict[str, Instance] = {}
+        self._added: dict[str, tuple[str, dict[str, Any]]] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -118,6 +119,37 @@ class Instances:
             untouched=tuple(name for name in sources if name in kept),
         )
 
+    async def add(self, name: str, settings: Mapping[str, Any]) -> Instance:
+        """One that no file holds, opened; it stays through updates. Raises ConfigError, or what keeps it from opening.
+
+        Calls must not overlap with each other or with `update`.
+        """
+        if name in self._instances:
+            raise ConfigError(f"There is an instance '{name}' already.", hint="Choose another name.")
+        type_name = settings.get("type")
+        if not isinstance(type_name, str):
+            raise ConfigError(f"The settings of '{name}' name no binding type.", hint="Set `type`.")
+        own = {**settings, "binding_instance_name": name}
+        instance = self._made(name, self._source(self._loaded, f"instance {name}", type_name, own))
+        await self._prove([instance])
+        if self._closed:
+            await instance.close()
+            raise ShuttingDown("The server is stopping.", hint="Try again when it is back.")
+        self._added[name] = (type_name, own)
+        self._instances[name] = instance
+        return instance
+
+    async def remove(self, name: str, grace: float) -> None:
+        """Take away one that `add` made, and wait until it is closed. Raises BindingNotFound for any other."""
+        if name not in self._added:
+            raise BindingNotFound(
+                f"'{name}' was not added while the server runs.", hint="Remove it from the configuration."
+            )
+        del self._added[name]
+        instance = self._instances.pop(name)
+        # closed whatever becomes of the caller, and by `close` at the latest
+        await asyncio.shield(self._keep(self._retiring, instance.retire(grace), f"retire {name}"))
+
     async def close(self) -> None:
         """Close every instance, each for at most ten seconds."""
         self._closed = True
@@ -129,15 +161,7 @@ class Instances:
     # --- what they are made from ---
 
     def _sources(self, loaded: LoadedConfig) -> dict[str, Source]:
-        """What every instance of a configuration is made from."""
-        main = loaded.main
-        context = BindingContext(
-            models_folder=loaded.path("models_folder"),
-            root=loaded.root,
-            default_context_size=main.defaults.default_context_size,
-            default_max_output_tokens=main.defaults.default_max_output_tokens,
-        )
-        timeout = main.resource_manager.queue_timeout
+        """What every instance of a configuration is made from, and those that were added while it runs."""
         found = {}
         for name, type_name, settings in self._wanted(loaded):
             where, problem, hint = f"built-in instance {name}", None, None
@@ -148,17 +172,41 @@ class Instances:
                     settings = read_instance(loaded, name, kind.Settings if kind else None)
                 except LollmsError as error:
                     problem, hint = error.message, error.hint
-            found[name] = Source(
-                type_name=type_name,
-                settings=settings,
-                problem=problem,
-                hint=hint,
-                where=where,
-                context=context,
-                workers=main.workers,
-                queue_timeout=timeout,
-            )
+            found[name] = self._source(loaded, where, type_name, settings, problem, hint)
+        for name, (type_name, settings) in self._added.items():
+            if name in found:
+                raise ConfigError(
+                    f"bindings_map.{name}: an instance of this name was added while the server runs.",
+                    hint="Stop that one, or choose another name.",
+                )
+            found[name] = self._source(loaded, f"instance {name}", type_name, settings)
         return found
+
+    @staticmethod
+    def _source(
+        loaded: LoadedConfig,
+        where: str,
+        type_name: str,
+        settings: dict[str, Any] | None,
+        problem: str | None = None,
+        hint: str | None = None,
+    ) -> Source:
+        main = loaded.main
+        return Source(
+            type_name=type_name,
+            settings=settings,
+            problem=problem,
+            hint=hint,
+            where=where,
+            context=BindingContext(
+                models_folder=loaded.path("models_folder"),
+                root=loaded.root,
+                default_context_size=main.defaults.default_context_size,
+                default_max_output_tokens=main.defaults.default_max_output_tokens,
+            ),
+            workers=main.workers,
+            queue_timeout=main.resource_manager.queue_timeout,
+        )
 
     def _wanted(self, loaded: LoadedConfig) -> list[tuple[str, str, dict[str, Any] | None]]:
         if loaded.main.bindings_map:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -22,21 +22,24 @@ from .contracts import (
     Function,
     GpuStrategy,
     InstanceStatus,
+    Listener,
     Personality,
     PersonalityCard,
     Register,
     Transport,
 )
+from .downloads import Downloads, downloads_of
 from .errors import (
     Cancelled,
     ConfigError,
     NoBindingConfigured,
+    NotSupported,
     ShuttingDown,
 )
 from .instance import Instance
 from .instances import InstanceChanges, Instances
 from .personalities import Personalities
-from .pipeline import RunningStream
+from .pipeline import OUTPUT_OF, RunningStream
 from .plugins import PluginSet
 from .types import Event, GenerateRequest
 
@@ -58,6 +61,13 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     instances: InstanceChanges
     needs_restart: tuple[str, ...] = ()
     """Keys that differ from what is running and count at the next start."""
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """What serves a kernel, for those who only have the kernel."""
+
+    listen: Callable[[Listener], AbstractAsyncContextManager[str]]
+    stop: Callable[[bool], None]
 
 
 class LocalKernel:
@@ -85,12 +95,16 @@ class LocalKernel:
             running=limits.max_running, waiting=limits.max_waiting, timeout=limits.queue_timeout
         )
         self.gpu = self._strategies[limits.gpu_strategy](limits.gpu_limit, limits.queue_timeout)
+        self._downloads = downloads_of(self.config, loaded.path("models_folder"))
+        self.serving: Serving | None = None
+        """Set by the server while it serves this kernel."""
 
     # --- lifetime ---
 
     async def __aenter__(self) -> LocalKernel:
         await self._lifespan.__aenter__()
         try:
+            self._lifespan.push_async_callback(self._downloads.close)
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
             for function in self._functions.values():
@@ -152,6 +166,30 @@ class LocalKernel:
             if stream.request.tenant in self.access.revoked:
                 stream.interrupt.trip(revoked_error())
 
+    async def add_instance(self, name: str, settings: Mapping[str, Any]) -> InstanceStatus:
+        """See `contracts.Kernel.add_instance`."""
+        async with self._reloading:
+            instance = await self._instances.add(name, settings)
+        self.observe(Event("instance_added", {"instance": name, "type": instance.type_name}))
+        return instance.status()
+
+    async def remove_instance(self, name: str, grace: float = 0.0) -> None:
+        """See `contracts.Kernel.remove_instance`."""
+        async with self._reloading:
+            await self._instances.remove(name, grace)
+        self.observe(Event("instance_removed", {"instance": name}))
+
+    def listen(self, listener: Listener) -> AbstractAsyncContextManager[str]:
+        """See `contracts.Kernel.listen`."""
+        if self.serving is None:
+            raise NotSupported("No server serves this kernel, so it has no ports.")
+        return self.serving.listen(listener)
+
+    def stop(self, *, now: bool = False) -> None:
+        """See `contracts.Kernel.stop`."""
+        if self.serving is not None:
+            self.serving.stop(now)
+
     def _tell_reloaded(self, reloaded: Reloaded) -> None:
         facts = msgspec.to_builtins(reloaded.instances)
         del facts["untouched"]
@@ -175,7 +213,7 @@ class LocalKernel:
 
     def caller(self, key: str) -> KeyHolder:
         """See `contracts.Kernel.caller`."""
-        return KeyHolder(self.access.authenticate(key))
+        return KeyHolder(self.access.authenticate(key), self.access)
 
     def cancel(self, request_id: str, tenant: str | None = None) -> bool:
         """See `contracts.Kernel.cancel`."""
@@ -200,7 +238,7 @@ class LocalKernel:
         if name is None:
             raise NoBindingConfigured(
                 "Could not determine binding instance for the request. Check defaults or request parameters.",
-                hint=f"Set defaults.{request.generation_type}_binding in the main configuration or name a binding.",
+                hint=self._cure_for(request.generation_type),
             )
         instance = self._instances.get(name)
         self.access.check_binding(request.tenant, name)
@@ -212,6 +250,11 @@ class LocalKernel:
     def binding_types(self) -> Mapping[str, type[Binding]]:
         """See `contracts.Kernel.binding_types`."""
         return MappingProxyType(self._binding_types)
+
+    @property
+    def downloads(self) -> Downloads:
+        """See `contracts.Kernel.downloads`."""
+        return self._downloads
 
     @property
     def personalities(self) -> Mapping[str, Personality]:
@@ -248,9 +291,26 @@ class LocalKernel:
             configured: str | None = getattr(self.config.defaults, f"{kind}_binding", None)
             if configured is not None:
                 return configured
-        if generation_type == "ttt" and self._instances.builtin:
-            return next((instance.name for instance in self._instances), None)
+        if self._instances.builtin:
+            return next((i.name for i in self._instances if self._makes(i.type_name, generation_type)), None)
         return None
+
+    def _makes(self, type_name: str, generation_type: str) -> bool:
+        """Whether a binding type is made for this kind of generation: the first modality of its card."""
+        kind = self._binding_types.get(type_name)
+        return (
+            kind is not None and OUTPUT_OF.get(generation_type) in kind.card.supported_output_modalities[:1]
+        )
+
+    def _cure_for(self, generation_type: str) -> str:
+        """How to get an answer where nothing is configured for this kind of generation."""
+        cure = f"Set defaults.{generation_type}_binding in the main configuration or name a binding."
+        if self._instances.builtin:
+            for name, kind in self._binding_types.items():
+                missing = kind.unavailable_reason() if self._makes(name, generation_type) else None
+                if missing is not None and missing.hint is not None:
+                    return f"{cure} For {name}: {missing.hint}"
+        return cure
 
     def find_personality(self, name: str) -> Personality:
         """See `contracts.Kernel.find_personality`."""

@@ -9,6 +9,8 @@ from .errors import InvalidRequest
 from .types import Parameters
 
 MAX_INTEGER = 2**63
+ENDLESS = -1
+"""As `max_tokens`: until the context is full, for bindings that understand it; the default for all others."""
 
 ALIASES = {"n_predict": "max_tokens", "n_predicts": "max_tokens", "max_new_tokens": "max_tokens"}
 _NUMBERS = frozenset(
@@ -35,9 +37,7 @@ def normalise(parameters: Parameters) -> Parameters:
         if name != key and name in parameters:
             continue  # the proper name wins over its alias
         result[name] = _checked(key, name, value)
-    if result.get("max_tokens") == -1:
-        del result["max_tokens"]
-    if "max_tokens" in result and result["max_tokens"] < 1:
+    if "max_tokens" in result and result["max_tokens"] < 1 and result["max_tokens"] != ENDLESS:
         raise _wrong("max_tokens", result["max_tokens"], "a positive integer")
     if stops:
         result["stop"] = list(dict.fromkeys(stops))

@@ -23,7 +23,7 @@ from .contracts import Binding, GpuStrategy, Personality
 from .endings import Ending
 from .errors import LollmsError, NotSupported, UnsupportedInput, error_from_code
 from .interrupt import Interrupt
-from .parameters import normalise
+from .parameters import ENDLESS, normalise
 from .thoughts import ThoughtParser
 from .tools import generate_with_tools
 from .types import (
@@ -79,7 +79,7 @@ class Generation:
         with instance.used_by(self._interrupt) as binding:
             info = await binding.get_model_info(request.model)
             check_inputs(request, binding, info)
-            request = fitted(self._complete(request, instance.name, info.name), info)
+            request = fitted(self._complete(request, binding, info.name), info)
 
             async def once(asked: GenerateRequest) -> AsyncGenerator[Chunk, None]:
                 started = time.perf_counter()
@@ -102,16 +102,19 @@ class Generation:
                 async for chunk in chunks:
                     yield chunk
 
-    def _complete(self, request: GenerateRequest, binding: str, model: str) -> GenerateRequest:
-        """The request as the binding gets it: who serves it is decided, and default sizes are filled in."""
-        self.binding, self.model = binding, model
+    def _complete(self, request: GenerateRequest, binding: Binding, model: str) -> GenerateRequest:
+        """The request as the binding gets it: who serves it is decided, and default parameters are filled in."""
+        self.binding, self.model = binding.name, model
         defaults = self._kernel.config.defaults
         sizes = {
             "max_tokens": defaults.default_max_output_tokens,
             "context_size": defaults.default_context_size,
         }
+        given = {**normalise(binding.default_parameters), **request.parameters}
+        if given.get("max_tokens") == ENDLESS and not binding.endless:
+            del given["max_tokens"]
         return msgspec.structs.replace(
-            request, binding=binding, model=model, parameters={**sizes, **request.parameters}
+            request, binding=binding.name, model=model, parameters={**sizes, **given}
         )
 
     @staticmethod

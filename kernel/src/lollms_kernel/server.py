@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import uvicorn
 from litestar import Litestar
+from litestar.datastructures import State
 
 from . import logs
 from .config.concealment import guard_logs
@@ -29,7 +31,7 @@ from .config.watch import watch
 from .contracts import Listener, Transport
 from .errors import ConfigError
 from .gate import Gate
-from .kernel import LocalKernel
+from .kernel import LocalKernel, Serving
 from .plugins import PluginSet, load_plugins
 from .rest.docs_pages import openapi_config
 from .rest.errors import exception_handlers
@@ -47,6 +49,7 @@ def create_app(kernel: LocalKernel, transports: Sequence[Transport], host: str =
         openapi_config=openapi_config(),
         request_max_body_size=kernel.config.server.max_body_size,
         logging_config=None,
+        state=State({"transports": tuple(transports)}),
     )
     return Gate(app, kernel.config, kernel.access, host, transports)  # type: ignore[arg-type]  # Litestar types ASGI as TypedDicts
 
@@ -70,22 +73,48 @@ def run(
         return runner.run(serve(loaded, load_plugins(), host, port, announce, extra_ports=extra_ports))
 
 
+def run_protocol(
+    loaded: LoadedConfig, host: str, announce: Announce, *, needs: Sequence[str], brings: tuple[str, object]
+) -> int:
+    """Serve a configuration that no file holds on the ports of its protocols alone, without the main port, until a
+    signal says stop; the exit code. `announce` is called once all ports answer. Raises ConfigError.
+
+    For commands of plugins that play another server: they name the plugins that they need, no others are loaded, and
+    bring one of their own, by its name, which registers the transport.
+    """
+    logs.configure(loaded.main.logging.log_level, loaded.main.logging.format)
+    guard_logs()
+    check_exposure(host, loaded.main)
+    plugins = load_plugins([brings], {**os.environ, "LOLLMS_LOAD_PLUGINS": ",".join(needs)})
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(loaded, plugins, host, None, announce))
+
+
 async def serve(
     loaded: LoadedConfig,
     plugins: PluginSet,
     host: str,
-    port: int,
+    port: int | None,
     announce: Announce,
     *,
     extra_ports: bool = True,
 ) -> int:
-    """Open the kernel and all listeners, and serve until a signal comes."""
+    """Open the kernel and all listeners, and serve until a signal comes. Without `port` there is no main port."""
     kernel = LocalKernel(loaded, plugins)
     transports = kernel.build_transports()
-    wanted = [Listener(port, create_app(kernel, transports, host), host, required=True)]
+    wanted = []
+    if port is not None:
+        wanted.append(Listener(port, create_app(kernel, transports, host), host, required=True))
     for transport in transports if extra_ports else ():
         for listener in transport.listeners():
-            gate = Gate(listener.app, kernel.config, kernel.access, listener.host or host, [transport])
+            gate = Gate(
+                listener.app,
+                kernel.config,
+                kernel.access,
+                listener.host or host,
+                [transport],
+                listener.rules,
+            )
             wanted.append(msgspec.structs.replace(listener, app=gate, host=listener.host or host))
     kernel.access.key_required = any(is_exposed(listener.host or host, loaded.main) for listener in wanted)
     grace = kernel.config.server.shutdown_grace
@@ -95,14 +124,34 @@ async def serve(
             for listener in wanted
             if (bound := _bind(listener, stack)) is not None
         ]
+        stop = _Stop(servers)
+        kernel.serving = Serving(lambda listener: _opened(kernel, listener, host, grace), stop)
         await stack.enter_async_context(kernel)
+        await kernel.downloads.open()
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
-        watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
-        stack.callback(watching.cancel)
-        await _until_stopped(kernel, servers, grace, lambda: announce(_banner(kernel, servers[0].url)))
+        if port is not None:  # else no file holds the configuration
+            watching = asyncio.create_task(watch(loaded, lambda new: kernel.use_keys(new.main.security)))
+            stack.callback(watching.cancel)
+        await _until_stopped(
+            kernel, transports, servers, grace, lambda: announce(_banner(kernel, servers[0].url)), stop
+        )
     return 0
+
+
+class _Stop:
+    """What a signal does: the first one asks, the second one means now."""
+
+    def __init__(self, servers: Sequence[_Server]) -> None:
+        self.asked = asyncio.Event()
+        self._servers = servers
+
+    def __call__(self, now: bool = False) -> None:
+        if self.asked.is_set() or now:
+            for server in self._servers:
+                server.force_exit = True
+        self.asked.set()
 
 
 class _Server(uvicorn.Server):
@@ -142,17 +191,32 @@ class _Server(uvicorn.Server):
         yield
 
 
+@contextlib.asynccontextmanager
+async def _opened(kernel: LocalKernel, listener: Listener, host: str, grace: float) -> AsyncIterator[str]:
+    """One more port, for `Kernel.listen`."""
+    assert listener.rules is not None, "the routes of the main port are not those of this one"
+    host = listener.host or host
+    check_exposure(host, kernel.config)
+    gate = Gate(listener.app, kernel.config, kernel.access, host, (), listener.rules)
+    with _bound(host, listener.port) as bound:
+        server = _Server(gate, bound, grace)
+        serving = asyncio.create_task(server.serve_bound(), name=f"port {listener.port}")
+        try:
+            await server.ready.wait()
+            yield server.url
+        finally:
+            server.should_exit = True
+            await asyncio.wait([serving])  # never cancelled: that would leave the port open
+
+
 async def _until_stopped(
-    kernel: LocalKernel, servers: Sequence[_Server], grace: float, when_ready: Callable[[], None]
+    kernel: LocalKernel,
+    transports: Sequence[Transport],
+    servers: Sequence[_Server],
+    grace: float,
+    when_ready: Callable[[], None],
+    stop: _Stop,
 ) -> None:
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        if stopping.is_set():  # the second signal means now
-            for server in servers:
-                server.force_exit = True
-        stopping.set()
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -163,13 +227,28 @@ async def _until_stopped(
             for server in servers:
                 await server.ready.wait()
             when_ready()
-            await stopping.wait()
+            await stop.asked.wait()
+            tasks.create_task(kernel.drain(grace))
+            await _take_leave(transports, grace)
             for server in servers:
                 server.should_exit = True
-            await kernel.drain(grace)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _take_leave(transports: Sequence[Transport], grace: float) -> None:
+    """Let every protocol end its connections in its own way, all at once; none keeps the server from stopping."""
+    leaving = {asyncio.create_task(transport.drain(grace)): transport.name for transport in transports}
+    if not leaving:
+        return
+    done, late = await asyncio.wait(leaving, timeout=grace + 1.0)
+    for task in late:
+        task.cancel()
+        logger.warning("%s: still ending connections after %g s; left alone", leaving[task], grace + 1.0)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: ending its connections failed", leaving[task], exc_info=error)
 
 
 def _bind(

@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 
 from lollms_binding_llamacpp.chat_template import CHATML, ChatTemplate
 from lollms_binding_llamacpp.native import Model, Vocabulary, start_backend
-from lollms_binding_llamacpp.prompt import PromptMaker
+from lollms_binding_llamacpp.prompt import Chat, PromptMaker
+from lollms_binding_llamacpp.turns import as_turns
 from lollms_kernel.errors import GenerationFailed, InvalidRequest, ModelLoadFailed
 from lollms_kernel.types import Message
 
@@ -24,7 +25,7 @@ TALK = [
 
 
 def render(source: str, messages: list[Message] = TALK) -> str:
-    return ChatTemplate(source, "<s>", "</s>").render(messages)[0]
+    return ChatTemplate(source, "<s>", "</s>").render(as_turns(messages, tools_known=True))[0]
 
 
 def test_chatml_is_what_everybody_expects() -> None:
@@ -87,12 +88,16 @@ CONTROL = {256, 257, 258}
 START, END = 257, 258
 
 
+def talk(*messages: Message) -> Chat:
+    return Chat(turns=as_turns(messages, tools_known=True))
+
+
 def prompts(vocabulary: Vocabulary, source: str = CHATML) -> PromptMaker:
     return PromptMaker(vocabulary, ChatTemplate(source, "", ""), 10**9, 10**9, "test")
 
 
 def test_the_templates_own_markers_are_control_tokens(vocabulary: Vocabulary) -> None:
-    tokens = prompts(vocabulary).chat([Message("user", "hi")]).tokens
+    tokens = prompts(vocabulary).chat(talk(Message("user", "hi"))).tokens
     assert [token for token in tokens if token in CONTROL] == [START, END, START]
 
 
@@ -108,7 +113,7 @@ def test_what_people_write_never_becomes_a_control_token_and_is_never_changed(
     maker = prompts(vocabulary)
     messages = [Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(turns)]
 
-    tokens = maker.chat(messages).tokens
+    tokens = maker.chat(talk(*messages)).tokens
 
     assert [token for token in tokens if token in CONTROL] == [START, END] * len(turns) + [START]
     expected = render(CHATML, messages)
@@ -119,18 +124,20 @@ def test_a_marker_within_a_marker_is_found_too(vocabulary: Vocabulary) -> None:
     class Odd:
         bos, add_bos, longest, control_texts = -1, False, 20, ("<<a>>", "<a>", "x")
 
+        def check(self, token: int) -> None:
+            pass
+
         def tokenize(self, text: str, *, special: bool) -> list[int]:
             return [index for index, marker in enumerate(self.control_texts[:2]) if marker in text] or [9]
 
     maker = PromptMaker(Odd(), ChatTemplate("{{ messages[0].content }}", "", ""), 100, 100, "test")
-    assert set(maker.chat([Message("user", "<<a>> <a> <<a>>")]).tokens) == {9}
+    assert set(maker.chat(talk(Message("user", "<<a>> <a> <<a>>"))).tokens) == {9}
 
 
 def test_templates_still_see_what_is_written(vocabulary: Vocabulary) -> None:
     source = "{% for m in messages %}{{ m.content.split('</think>')[-1] | trim }}{% endfor %}"
-    tokens = (
-        prompts(vocabulary, source).chat([Message("assistant", "<think>hm</think> yes <|im_end|>")]).tokens
-    )
+    turn = Message("assistant", "<think>hm</think> yes <|im_end|>")
+    tokens = prompts(vocabulary, source).chat(talk(turn)).tokens
     assert vocabulary.detokenize(tokens) == "yes <|im_end|>"
     assert not CONTROL & set(tokens)
 
@@ -140,6 +147,9 @@ def test_an_empty_prompt_begins_with_bos_or_is_refused(vocabulary: Vocabulary) -
 
     class Bare:
         bos, add_bos, longest, control_texts = -1, False, 1, ()
+
+        def check(self, token: int) -> None:
+            pass
 
         def tokenize(self, text: str, *, special: bool) -> list[int]:
             return []

@@ -13,7 +13,7 @@ import pytest
 
 from lollms_binding_llamacpp import LlamaCppBinding
 from lollms_binding_llamacpp.engine import Engine, EngineSpec
-from lollms_binding_llamacpp.job import Job
+from lollms_binding_llamacpp.job import Job, Piece
 from lollms_binding_llamacpp.native import Stopped
 from lollms_binding_llamacpp.parameters import Sampling
 from lollms_kernel.errors import ModelLoadFailed, ShuttingDown
@@ -38,13 +38,13 @@ async def engine(spec: EngineSpec) -> AsyncIterator[Engine]:
 
 async def finish(engine: Engine, job: Job) -> Any:
     stream = engine.start(job)
-    text = "".join([piece async for piece in stream.texts()])
+    text = "".join([item.text async for item in stream.items() if isinstance(item, Piece)])
     return text, stream.result()
 
 
 async def test_a_running_answer_stops_when_asked(engine: Engine) -> None:
     stream = engine.start(Job(tokens=[ord("?")], sampling=ENDLESS))
-    pieces = stream.texts()
+    pieces = stream.items()
     assert await anext(pieces)
 
     await stream.stop()
@@ -95,13 +95,13 @@ async def test_a_job_that_waits_can_be_stopped_before_its_turn(engine: Engine) -
     await second.stop()
     with pytest.raises(Stopped):
         second.result()
-    assert [piece async for piece in second.texts()] == []
+    assert [item async for item in second.items()] == []
 
 
 async def test_closing_ends_what_runs_and_what_waits(spec: EngineSpec) -> None:
     engine = await Engine.load(spec)
     jobs = [engine.start(Job(tokens=[ord("?")], sampling=ENDLESS)) for _ in range(2)]
-    await anext(jobs[0].texts())
+    await anext(jobs[0].items())
     await engine.close()
     for job in jobs:
         await job.ended()

@@ -23,16 +23,37 @@ async def names(binding: LlamaCppBinding) -> list[str]:
     return [info.name for info in await binding.list_models()]
 
 
-async def test_the_folder_one_level_below_it_and_the_packaged_models_are_listed(
+async def test_the_folder_three_levels_below_it_and_the_packaged_models_are_listed(
     make_model: Any, make_binding: MakeBinding, models: Path
 ) -> None:
     make_model("b.gguf")
     make_model("A.GGUF")
-    make_model("maker/c.gguf")
-    make_model("too/deep/d.gguf")
+    make_model("maker/repo/deep/c.gguf")
+    make_model("far/too/deep/really/d.gguf")
     (models / "notes.txt").write_text("no model")
     (models / "folder.gguf").mkdir()
-    assert await names(await make_binding()) == ["A.GGUF", "b.gguf", "maker/c.gguf", *PACKAGED_NAMES]
+    listed = await names(await make_binding())
+    assert listed == ["A.GGUF", "b.gguf", "maker/repo/deep/c.gguf", *PACKAGED_NAMES]
+
+
+async def test_a_download_has_short_names_as_long_as_they_are_clear(
+    make_model: Any, make_binding: MakeBinding
+) -> None:
+    make_model("maker/one-GGUF/one.Q4_K_M.gguf")
+    make_model("maker/two-GGUF/two.Q8_0.gguf")
+    make_model("maker/two-GGUF/two.F16.gguf")
+    make_model("other/two-GGUF/two.Q8_0.gguf")
+    binding = await make_binding()
+
+    async def found(name: str) -> str:
+        return (await binding.get_model_info(name)).name
+
+    assert await found("maker/one-GGUF") == "maker/one-GGUF/one.Q4_K_M.gguf"
+    assert await found("maker/two-GGUF:q8_0") == "maker/two-GGUF/two.Q8_0.gguf"
+    assert await found("two.F16") == "maker/two-GGUF/two.F16.gguf"
+    for unclear in ("maker/two-GGUF", "two.Q8_0.gguf", "maker/two-GGUF:Q4_0", "maker", "maker/one-GGUF:"):
+        with pytest.raises(ModelNotFound):
+            await found(unclear)
 
 
 async def test_without_a_folder_the_packaged_models_are_left(make_binding: MakeBinding, models: Path) -> None:

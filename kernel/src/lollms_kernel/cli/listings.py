@@ -1,8 +1,7 @@
-"""`lollms plugins`, `bindings` and `models`: what there is, without a running server."""
+"""`lollms plugins` and `bindings`: what there is, without a running server."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +9,11 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from ..errors import BindingUnavailable, LollmsError
 from . import instances, options
 from .tables import format_json, show
 
 if TYPE_CHECKING:
     from ..contracts import Binding, InstanceStatus
-    from ..kernel import LocalKernel
-
-LIST_TIMEOUT = 60.0
-"""How long an instance may take to name its models; a worker starts in that time too."""
 
 
 @click.command()
@@ -98,57 +92,3 @@ def _instance_row(instance: InstanceStatus) -> dict[str, Any]:
     row = msgspec.to_builtins(instance)
     state = "failed" if instance.state == "failed" else "configured"  # nothing was started to look
     return {**row, "state": state, "default_model": instance.settings.get("default_model")}
-
-
-@click.command()
-@click.argument("instance", required=False)
-@options.config_dir
-@options.as_json
-def models(instance: str | None, config_dir: Path, as_json: bool) -> None:
-    """List the models.
-
-    Those of INSTANCE, or of every binding instance.
-    """
-    from .opening import build_kernel
-
-    kernel = build_kernel(config_dir)
-    rows, problems = asyncio.run(_models(kernel, instance))
-    for problem in problems:
-        if instance is not None:
-            raise problem
-        click.echo(f"lollms: {problem.detail}", err=True)
-    show(
-        rows,
-        ("instance", "name", "model_type", "context_size", "size", "quantization_level"),
-        as_json=as_json,
-        empty="There is no model; put a GGUF file into the folder 'gguf' of paths.models_folder.",
-    )
-
-
-async def _models(kernel: LocalKernel, only: str | None) -> tuple[list[dict[str, Any]], list[LollmsError]]:
-    """Rows of all instances asked at once, and what went wrong with the others."""
-    async with kernel:
-        names = [only] if only is not None else [instance.name for instance in kernel.instances()]
-        results = await asyncio.gather(*(_models_of(kernel, name) for name in names), return_exceptions=True)
-    rows: list[dict[str, Any]] = []
-    problems: list[LollmsError] = []
-    for result in results:
-        if isinstance(result, LollmsError):
-            problems.append(result)
-        elif isinstance(result, BaseException):
-            raise result
-        else:
-            rows += result
-    return rows, problems
-
-
-async def _models_of(kernel: LocalKernel, instance: str) -> list[dict[str, Any]]:
-    try:
-        async with asyncio.timeout(LIST_TIMEOUT):
-            found = await kernel.binding(instance).list_models()
-    except TimeoutError:
-        raise BindingUnavailable(
-            f"Binding instance '{instance}' did not name its models within {LIST_TIMEOUT:.0f} s.",
-            hint="'lollms doctor' may know why.",
-        ) from None
-    return [{"instance": instance, **msgspec.to_builtins(model)} for model in found]

@@ -59,3 +59,22 @@ def answerer(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def server(command: Command) -> Command:
+    """Which running server is meant."""
+    for option in (
+        config_dir,
+        click.option(
+            "--api-key",
+            metavar="KEY",
+            envvar="LOLLMS_API_KEY",
+            show_envvar=True,
+            help="The key that the server asks for.",
+        ),
+        click.option(
+            "--url", metavar="URL", help="The server at this address instead of the configuration's."
+        ),
+    ):
+        command = option(command)
+    return command

@@ -61,7 +61,7 @@ def replace_files(changes: Sequence[Change]) -> None:
             staged = [(stack.enter_context(_staged(path, data)), path) for path, data in _contents(changes)]
             for temporary, path in staged:
                 os.replace(temporary, path)
-                _flush_folder(path.parent)
+                flush_folder(path.parent)
     except OSError as error:
         raise ConfigError(
             f"{error.filename or changes[0].path} cannot be written: {error.strerror or type(error).__name__}.",
@@ -79,7 +79,7 @@ def retire(path: Path) -> None:
     path = Path(os.path.realpath(path))
     try:
         os.replace(path, backup_of(path))
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be renamed: {error.strerror}.", hint="Move it away by hand."
@@ -166,7 +166,7 @@ def _inherit(handle: int, path: Path) -> None:
         os.fchown(handle, there.st_uid, there.st_gid)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system has a way to."""
     if not hasattr(os, "O_DIRECTORY"):
         return

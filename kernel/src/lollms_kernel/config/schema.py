@@ -378,6 +378,34 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
     restart_delay_max: Annotated[float, Meta(ge=0, le=_DAY, description="Longest such pause.")] = 30.0
 
 
+class DownloadsConfig(Section, frozen=True, kw_only=True):
+    """Where models come from, and how they are fetched."""
+
+    hub_url: Annotated[
+        Annotated[
+            str,
+            Meta(pattern=r"\Ahttps?://[^\s/@?#]+(/[^\s@?#]*)?\Z", extra={"allowed": "an http(s) address"}),
+        ]
+        | None,
+        Meta(
+            description="A hub that speaks Hugging Face's protocol. Null: the `hub_url` of a protocol's section,"
+            " such as `transports.wingman`, else `HF_ENDPOINT`, else https://huggingface.co."
+        ),
+    ] = None
+    hub_token: Annotated[
+        Secret | None,
+        Meta(description="Token for gated and private models; sent to the hub alone. Null: `HF_TOKEN`."),
+    ] = None
+    parallel: Annotated[int, Meta(ge=1, le=16, description="Files that are downloaded at once.")] = 2
+    retries: Annotated[
+        int,
+        Meta(ge=0, le=100, description="Further tries after a failure that may pass, while nothing arrives."),
+    ] = 5
+    stall_timeout: Annotated[
+        float, Meta(gt=0, le=_DAY, description="Seconds without a byte after which a connection is given up.")
+    ] = 30.0
+
+
 class MainConfig(Section, frozen=True, kw_only=True):
     """Everything that `main_config.*` may hold. A section that is absent or null has its defaults."""
 
@@ -418,3 +446,4 @@ class MainConfig(Section, frozen=True, kw_only=True):
         ),
     ] = msgspec.field(default_factory=dict)
     workers: WorkersConfig = WorkersConfig()
+    downloads: DownloadsConfig = DownloadsConfig()

@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Router, delete, get, post, put
-from litestar.di import NamedDependency, Provide
+from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
-from litestar.params import FromPath, FromQuery, SkipValidation
+from litestar.params import FromPath, FromQuery
 from msgspec import Meta
 
+from ..bodies import read_body
 from ..contracts import Kernel
 from ..drafts import Draft, folder_id
 from ..errors import (
@@ -30,8 +31,8 @@ from ..errors import (
 from ..instance import Instance
 from ..kernel import RETIRE_GRACE
 from ..workers.faults import as_lollms_error
-from .administration import Administration, ChangeAnswer, Connection, check_right
-from .bodies import read_body
+from .administration import Administration, ChangeAnswer, Connection, TheAdministration, check_right
+from .running_models import list_running, unload_instance
 
 AnyRequest = Request[Any, Any, Any]
 Kind = Literal["ttt", "tti", "tts", "stt", "ttv", "ttm"]
@@ -88,7 +89,6 @@ class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None = None
 
 
-TheAdministration = NamedDependency[SkipValidation[Administration]]
 DryRun = FromQuery[bool]
 Grace = FromQuery[Annotated[float, Meta(ge=0, le=MAX_GRACE)]]
 
@@ -105,7 +105,16 @@ def router(kernel: Kernel) -> Router:
 
     return Router(
         "/admin",
-        route_handlers=[list_instances, get_instance, put_instance, delete_instance, probe_instance, reload],
+        route_handlers=[
+            list_instances,
+            get_instance,
+            put_instance,
+            delete_instance,
+            probe_instance,
+            reload,
+            list_running,
+            unload_instance,
+        ],
         guards=[guard],
         dependencies={"administration": Provide(provide, sync_to_thread=False)},
     )

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 from msgspec import Meta
 
 from ..access import ANYBODY, Grant
@@ -84,6 +86,9 @@ class Administration:
             return await self.kernel.reload(loaded, grace)
         except ConfigError as error:
             raise ValidationFailed([Problem("value_error", ("configuration",), error.detail)]) from None
+
+
+TheAdministration = NamedDependency[SkipValidation[Administration]]
 
 
 def check_right(connection: Connection) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from ..bodies import Problems, read_body
 from ..types import GenerateRequest, Notice
-from .bodies import Problems, read_body
 from .conversation import Conversation
 from .media import read_media
 from .wire import GenerateBody, InputData

@@ -16,10 +16,10 @@ from litestar.params import SkipValidation
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ..contracts import Kernel
+from ..disconnect import unless_gone
 from ..errors import LollmsError, ModelLoadFailed, ModelNotFound, error_from_code
 from ..types import Chunk, Failed
 from .decode import Order, decode
-from .disconnect import unless_gone
 from .encode import Answer, encode_event, encode_json
 from .errors import report
 from .wire import GenerateAnswer, GenerateBody

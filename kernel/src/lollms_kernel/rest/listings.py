@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, SkipValidation
 
 from ..config.schema import MODEL_FOLDERS
@@ -44,10 +45,28 @@ def server_version() -> str:
         return "N/A"
 
 
-@get(["/health", "/api/v1/health"], summary="Tell that the server answers", security=[{}], tags=["Server"])
-async def health(kernel: TheKernel) -> HealthAnswer:
+@get("/api/v1/health", summary="Tell that the server answers", security=[{}], tags=["Server"])
+async def api_health(kernel: TheKernel) -> HealthAnswer:
     """Needs no API key, and tells whether the rest needs one."""
     return HealthAnswer("ok", server_version(), bool(kernel.config.security.allowed_api_keys))
+
+
+@get(
+    "/health",
+    summary="Tell that the server answers, and what each protocol adds to it",
+    security=[{}],
+    tags=["Server"],
+    responses={200: ResponseSpec(HealthAnswer, generate_examples=False)},
+)
+async def health(kernel: TheKernel, request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    """As `/api/v1/health`; protocols of other servers that know this page add what their clients look for."""
+    query = dict(request.query_params)
+    told = [await transport.health(query) for transport in request.app.state.transports]
+    own = HealthAnswer("ok", server_version(), bool(kernel.config.security.allowed_api_keys))
+    facts = msgspec.to_builtins(own)
+    for health in told:
+        facts |= health.facts
+    return Response(facts, status_code=max((health.status for health in told), default=200))
 
 
 @get("/list_bindings", summary="List binding types and configured instances", tags=["Listings"])

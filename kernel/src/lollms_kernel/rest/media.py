@@ -6,8 +6,8 @@ import binascii
 import re
 from urllib.parse import unquote_to_bytes
 
+from ..bodies import Location, Problems
 from ..types import Media
-from .bodies import Location, Problems
 from .wire import InputData
 
 _LOOKS_LIKE_BASE64 = re.compile(r"[A-Za-z0-9+/]{24}")

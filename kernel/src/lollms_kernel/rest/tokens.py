@@ -12,9 +12,9 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from ..bodies import read_body
 from ..contracts import Binding, CountsTokens, Kernel, Tokenizes
 from ..errors import InvalidRequest, NotSupported
-from .bodies import read_body
 from .wire import (
     CountTokensAnswer,
     DetokenizeAnswer,

@@ -28,7 +28,13 @@ _LISTINGS = (
     listings.get_model_info,
 )
 _TOKENS = (tokens.tokenize, tokens.detokenize, tokens.count_tokens)
-_PAGES = (listings.health, docs_pages.front_page, docs_pages.openapi_json, docs_pages.redoc)
+_PAGES = (
+    listings.health,
+    listings.api_health,
+    docs_pages.front_page,
+    docs_pages.openapi_json,
+    docs_pages.redoc,
+)
 
 
 class RestTransport(Transport):

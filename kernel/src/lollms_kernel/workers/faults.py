@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import (
+    ContextOverflow,
     GenerationFailed,
     InvalidRequest,
     LollmsError,
@@ -45,6 +46,8 @@ class Fault(msgspec.Struct, frozen=True, array_like=True):
     message: str
     hint: str | None = None
     retry_after: float | None = None
+    overflow: tuple[int | None, int | None] | None = None
+    """`n_prompt_tokens` and `n_ctx` of a ContextOverflow."""
 
     @classmethod
     def of(cls, error: BaseException) -> Fault:
@@ -52,11 +55,16 @@ class Fault(msgspec.Struct, frozen=True, array_like=True):
         known = as_lollms_error(error)
         # The list of problems of ValidationFailed stays behind; its text says the same.
         code = InvalidRequest.code if isinstance(known, ValidationFailed) else known.code
-        return cls(code, _sendable(known.message), _sendable(known.hint or "") or None, known.retry_after)
+        overflow = (known.n_prompt_tokens, known.n_ctx) if isinstance(known, ContextOverflow) else None
+        hint = _sendable(known.hint or "") or None
+        return cls(code, _sendable(known.message), hint, known.retry_after, overflow)
 
     def error(self) -> LollmsError:
         """An exception to raise."""
-        return error_from_code(self.code, self.message, hint=self.hint, retry_after=self.retry_after)
+        error = error_from_code(self.code, self.message, hint=self.hint, retry_after=self.retry_after)
+        if isinstance(error, ContextOverflow) and self.overflow is not None:
+            error.n_prompt_tokens, error.n_ctx = self.overflow
+        return error
 
 
 def _sendable(text: str) -> str:

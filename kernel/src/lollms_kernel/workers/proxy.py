@@ -21,6 +21,7 @@ from ..contracts import (
     HasSlots,
     Isolation,
     Reranks,
+    TellsPieces,
     Tokenizes,
 )
 from ..errors import ConfigError, LollmsError
@@ -33,6 +34,7 @@ from ..types import (
     GpuNeed,
     Message,
     ModelInfo,
+    Parameters,
     Ranking,
     TemplateOptions,
 )
@@ -84,6 +86,11 @@ class WorkerBinding(Binding):
     def parallel(self) -> int | None:
         """As `front` says."""
         return self._front.parallel
+
+    @property
+    def default_parameters(self) -> Parameters:
+        """As `front` says."""
+        return self._front.default_parameters
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -170,6 +177,13 @@ class _TokenizesInWorker(WorkerBinding):
         return str(await self._call("detokenize", tokens, model))
 
 
+class _TellsPiecesInWorker(WorkerBinding):
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token."""
+        pieces: list[bytes] = await self._call("token_pieces", tokens, model)
+        return pieces
+
+
 class _CountsTokensInWorker(WorkerBinding):
     async def count_tokens(self, text: str, model: str | None) -> int:
         """The number of tokens of `text`."""
@@ -246,6 +260,7 @@ class _HasEngineInWorker(WorkerBinding):
 
 _CAPABILITIES: dict[type, type[WorkerBinding]] = {
     Tokenizes: _TokenizesInWorker,
+    TellsPieces: _TellsPiecesInWorker,
     CountsTokens: _CountsTokensInWorker,
     Embeds: _EmbedsInWorker,
     EmbedsInputs: _EmbedsInputsInWorker,
@@ -266,6 +281,7 @@ def _proxy_type(front: type[Binding]) -> type[WorkerBinding]:
         "type_name": front.type_name,
         "card": front.card,
         "Settings": front.Settings,
+        "endless": front.endless,
     }
     return type(f"{front.__name__}InWorker", (*bases, WorkerBinding), facts)
 

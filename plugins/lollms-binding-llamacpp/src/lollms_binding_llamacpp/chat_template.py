@@ -16,7 +16,8 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lollms_kernel.errors import GenerationFailed, InvalidRequest, ModelLoadFailed
-from lollms_kernel.types import Message
+
+from .turns import RenderOptions, Turn
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -64,19 +65,30 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelLoadFailed(f"The model's chat template has an error: {error}", hint=_CURE) from error
 
-    def render(self, messages: Sequence[Message]) -> tuple[str, bool]:
+    @property
+    def knows_tools(self) -> bool:
+        """Whether it describes tools to the model itself."""
+        return "tools" in self.source
+
+    @property
+    def thinks(self) -> bool:
+        """Whether its model reasons before it answers."""
+        return "<think>" in self.source or "enable_thinking" in self.source
+
+    def render(self, turns: Sequence[Turn], options: RenderOptions | None = None) -> tuple[str, bool]:
         """The prompt text, and whether the system message had to go into the first user turn.
 
         Some templates know no system role; they are asked a second time with its text put before the user's.
         Raises InvalidRequest where the template refuses the messages, GenerationFailed where it is broken.
         """
+        options = options or RenderOptions()
         try:
-            return self._render(messages), False
+            return self._render(turns, options), False
         except _Refused as refusal:
-            folded = _fold_system(messages)
+            folded = _fold_system(turns)
             if folded is not None:
                 try:
-                    return self._render(folded), True
+                    return self._render(folded, options), True
                 except _Refused:
                     pass  # the first refusal is about what was really asked
             raise InvalidRequest(
@@ -84,10 +96,16 @@ class ChatTemplate:
                 hint="Change the order or the roles of the messages, or send a raw prompt.",
             ) from None
 
-    def _render(self, messages: Sequence[Message]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    def _render(self, turns: Sequence[Turn], options: RenderOptions) -> str:
+        given: dict[str, Any] = {
+            **options.kwargs,
+            "messages": list(turns),
+            "add_generation_prompt": options.add_generation_prompt,
+        }
+        if options.tools:
+            given["tools"] = list(options.tools)
         try:
-            return self._template.render(messages=turns, add_generation_prompt=True)
+            return self._template.render(given)
         except _Refused:
             raise
         except Exception as error:  # a template is a program: whatever it does wrong is the template's fault
@@ -97,14 +115,14 @@ class ChatTemplate:
             ) from error
 
 
-def _fold_system(messages: Sequence[Message]) -> list[Message] | None:
-    system = "\n\n".join(message.content for message in messages if message.role == "system")
-    others = [message for message in messages if message.role != "system"]
+def _fold_system(turns: Sequence[Turn]) -> list[Turn] | None:
+    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    others = [turn for turn in turns if turn["role"] != "system"]
     if not system:
         return None
-    if not others or others[0].role != "user":
-        return [Message("user", system), *others]
-    return [Message("user", f"{system}\n\n{others[0].content}"), *others[1:]]
+    if not others or others[0]["role"] != "user":
+        return [{"role": "user", "content": system}, *others]
+    return [{**others[0], "content": f"{system}\n\n{others[0]['content']}"}, *others[1:]]
 
 
 def _refuse(message: str) -> NoReturn:

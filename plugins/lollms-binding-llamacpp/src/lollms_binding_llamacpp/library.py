@@ -1,7 +1,8 @@
 """The models that an instance offers: the packaged guide, the GGUF files of a folder, and one file by path.
 
 A request's model name is only ever compared with the names of this listing, never joined to a path, so no name
-leads out of the folder. Links that the operator put into the folder are followed, one level of subfolders is read.
+leads out of the folder. Links that the operator put into the folder are followed. Subfolders are read three levels
+deep, which is where downloads lie: `OWNER/REPO/FOLDER/FILE.gguf`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from lollms_kernel.errors import ModelNotFound
+from lollms_kernel.quantization import quantization_of
 from lollms_kernel.types import ModelInfo
 
 from .gguf_header import FILE_TYPES, GgufError, GgufHeader, read_header
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 PACKAGED = Path(__file__).parent / "models"
 GUIDE = "lollms-guide"
 """The name of the packaged guide model."""
+
+DEPTH = 3
+"""Levels of subfolders that are read."""
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _NOT_GENERATING = ("adapter", "mmproj", "imatrix", "vocab")
@@ -91,12 +96,19 @@ class Library:
         return [file for file in found.values() if not self._is_part_of_another(file)]
 
     def find(self, name: str | None) -> ModelFile:
-        """The model called `name` (.gguf may be left out), by default the first. Raises ModelNotFound."""
+        """The model called `name`, by default the first. Raises ModelNotFound.
+
+        `.gguf` may be left out. A download is also called `OWNER/REPO:QUANTIZATION`, or `OWNER/REPO` if it is the only
+        one of its repository, and by the name of its file if no other file is called so.
+        """
         files = self.files()
         for wanted in (name, f"{name}.gguf"):
             for file in files:
                 if name is None or file.name == wanted:
                     return file
+        short = [file for file in files if name is not None and _is_short_for(name, file.name)]
+        if len(short) == 1:
+            return short[0]
         known = ", ".join(file.name for file in files[:5]) or "none"
         raise ModelNotFound(
             f"There is no GGUF model '{name}'." if name else "There is no GGUF model.",
@@ -106,7 +118,7 @@ class Library:
     def _all(self) -> Iterator[ModelFile]:
         if self.extra is not None:
             yield ModelFile(self.extra.name, _with_shards(self.extra))
-        yield from sorted(_scan(self.folder, "", depth=1), key=lambda file: file.name.casefold())
+        yield from sorted(_scan(self.folder, "", DEPTH), key=lambda file: file.name.casefold())
         for path in sorted(self.packaged.glob("*.gguf")):
             yield ModelFile(path.stem, (path,))
 
@@ -116,6 +128,16 @@ class Library:
         except GgufError:
             return False  # listed with its error, so that somebody who misses it learns why
         return header.architecture == "clip" or header.text("general.type") in _NOT_GENERATING
+
+
+def _is_short_for(name: str, whole: str) -> bool:
+    folder, _, file = whole.rpartition("/")
+    if not folder:
+        return False
+    repo, colon, quantization = name.partition(":")
+    if colon:
+        return repo == folder and quantization.upper() == quantization_of(file)
+    return name in (folder, file, file[: -len(".gguf")])
 
 
 def _scan(folder: Path, prefix: str, depth: int) -> Iterator[ModelFile]:
@@ -128,7 +150,9 @@ def _scan(folder: Path, prefix: str, depth: int) -> Iterator[ModelFile]:
     for entry in entries:
         if entry.is_dir():
             if depth:
-                yield from _scan(folder / entry.name, f"{prefix}{entry.name}/", depth - 1)
+                # a link may lead back up here, so what it leads to is read, but no further
+                deeper = 0 if entry.is_symlink() else depth - 1
+                yield from _scan(folder / entry.name, f"{prefix}{entry.name}/", deeper)
         elif entry.name.lower().endswith(".gguf") and entry.is_file():
             shard = _SHARD.search(entry.name)
             if shard is None or int(shard[1]) == 1:
@@ -177,6 +201,7 @@ def describe(file: ModelFile, headers: Headers, settings: LlamaCppSettings) -> M
         homepage=header.text("general.url")
         or header.text("general.repo_url")
         or header.text("general.source.url"),
+        capabilities=capabilities(header, settings),
         details=_details(file, header),
     )
 
@@ -189,6 +214,75 @@ def context_size(header: GgufHeader, settings: LlamaCppSettings) -> int | None:
     if settings.rope_freq_base:
         return settings.n_ctx
     return min(settings.n_ctx, int(trained * settings.compress_pos_emb))
+
+
+ENCODERS = (
+    "bert",
+    "nomic-bert",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "modern-bert",
+    "neo-bert",
+    "eurobert",
+    "t5encoder",
+)
+"""Architectures that make embeddings and no text."""
+_POOLINGS = ("none", "mean", "cls", "last", "rank")
+
+
+def pooling_of(header: GgufHeader, settings: LlamaCppSettings) -> str | None:
+    """How token embeddings become one vector: as the settings say, else as the file does."""
+    if settings.reranking:
+        return "rank"
+    if settings.pooling is not None:
+        return settings.pooling
+    number = header.own("pooling_type")
+    return _POOLINGS[number] if number is not None and number < len(_POOLINGS) else None
+
+
+def embeds(header: GgufHeader, settings: LlamaCppSettings) -> bool:
+    """Whether embeddings are served: if the settings say so, or by themselves for models made for it."""
+    if pooling_of(header, settings) == "rank":
+        return False
+    if settings.embeddings is not None:
+        return settings.embeddings
+    return header.architecture in ENCODERS or header.own("pooling_type") is not None
+
+
+def reranks(header: GgufHeader, settings: LlamaCppSettings) -> bool:
+    """Whether documents are ranked: only by models with a head for it, whatever the settings say."""
+    return header.classifies and settings.reranking is not False and pooling_of(header, settings) == "rank"
+
+
+def capabilities(header: GgufHeader, settings: LlamaCppSettings) -> tuple[str, ...]:
+    """What `ModelInfo.capabilities` lists."""
+    template = settings.chat_template or header.text("tokenizer.chat_template") or ""
+    found = []
+    if header.architecture not in ENCODERS:
+        found += ["chat", "tools", "tokens", "grammar", "json_schema", "logprobs"]
+        if "<think>" in template or "enable_thinking" in template:
+            found.append("thinking")
+        if all(
+            header.number(f"tokenizer.ggml.fim_{part}_token_id") is not None for part in ("pre", "suf", "mid")
+        ):
+            found.append("infill")
+    else:
+        found.append("tokens")
+    if embeds(header, settings):
+        found.append("embeddings")
+    if reranks(header, settings):
+        found.append("rerank")
+    return tuple(found)
+
+
+def projector_modalities(path: Path, headers: Headers) -> tuple[str, ...]:
+    """What a projector's file lets a model take beside text; nothing if it cannot be read."""
+    try:
+        header = headers(path)
+    except GgufError:
+        return ()
+    names = {"image": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
+    return tuple(kind for kind, key in names.items() if header.values.get(key) is True)
 
 
 def _check_complete(file: ModelFile) -> None:

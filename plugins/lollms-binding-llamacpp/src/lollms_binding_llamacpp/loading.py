@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from lollms_kernel.errors import ConfigError
+from lollms_kernel.errors import ConfigError, UnsupportedInput
 from lollms_kernel.types import Notice
 
 from .chat_template import CHATML, ChatTemplate
+from .embedder import Embedder, EmbedderOptions
 from .engine import Engine, EngineSpec
 from .extra_buffers import Verdict
 from .gguf_header import GgufHeader
-from .library import ModelFile, context_size
+from .library import ModelFile, context_size, pooling_of
 from .native import supports_gpu
 from .prompt import PromptMaker
 from .settings import DEFAULT_N_CTX, LlamaCppSettings
 from .threads import automatic_threads
+
+if TYPE_CHECKING:
+    from .media import MediaReader
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +38,22 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[Notice, ...]
     """What every answer has to mention, because somebody wanted it otherwise."""
     has_template: bool
+    embedder: Embedder
+    media: MediaReader | None = None
+
+    def eyes(self) -> MediaReader:
+        """What reads pictures and sounds. Raises UnsupportedInput where there is none."""
+        if self.media is None:
+            raise UnsupportedInput(
+                f"'{self.file.name}' takes text only.",
+                hint="Set `mmproj` in the instance file to its projector.",
+            )
+        return self.media
+
+    async def close(self) -> None:
+        """Stop what runs and give all memory back."""
+        await self.embedder.close()
+        await self.engine.close()
 
 
 async def load_model(
@@ -40,12 +61,13 @@ async def load_model(
 ) -> LoadedModel:
     """Load `file`. Raises ModelLoadFailed, or ConfigError for a chat template that cannot be read."""
     source = _template_of(settings, root) or header.text("tokenizer.chat_template")
-    engine = await Engine.load(_spec(file, header, settings, verdict))
+    engine = await Engine.load(_spec(file, header, settings, root, verdict))
     try:
         vocabulary = engine.vocabulary
         template = ChatTemplate(
             source or CHATML, vocabulary.text(vocabulary.bos), vocabulary.text(vocabulary.eos)
         )
+        media = await _media(engine, settings, root)
     except BaseException:
         await engine.close()
         raise
@@ -53,6 +75,11 @@ async def load_model(
     for notice in notices:
         logger.warning("%s", notice.message)
     trained = header.own("context_length") or engine.n_ctx
+    options = EmbedderOptions(
+        ubatch_size=min(settings.ubatch_size, trained),
+        pooling=pooling_of(header, settings) or "mean",
+        threads=engine.spec.threads_batch,
+    )
     return LoadedModel(
         file=file,
         header=header,
@@ -60,10 +87,22 @@ async def load_model(
         prompts=PromptMaker(vocabulary, template, engine.n_ctx, trained, file.name),
         notices=notices,
         has_template=source is not None,
+        embedder=Embedder(engine.model, options),
+        media=media,
     )
 
 
-def _spec(file: ModelFile, header: GgufHeader, settings: LlamaCppSettings, verdict: Verdict) -> EngineSpec:
+async def _media(engine: Engine, settings: LlamaCppSettings, root: Path) -> MediaReader | None:
+    if settings.mmproj is None or not engine.generates:
+        return None
+    from .media import open_media
+
+    return await open_media(engine, root / settings.mmproj)
+
+
+def _spec(
+    file: ModelFile, header: GgufHeader, settings: LlamaCppSettings, root: Path, verdict: Verdict
+) -> EngineSpec:
     threads = settings.threads or automatic_threads(file.size)
     return EngineSpec(
         name=file.name,
@@ -71,6 +110,13 @@ def _spec(file: ModelFile, header: GgufHeader, settings: LlamaCppSettings, verdi
         n_ctx=context_size(header, settings) or 0,
         n_gpu_layers=settings.n_gpu_layers,
         batch_size=settings.batch_size,
+        ubatch_size=settings.ubatch_size,
+        parallel=settings.parallel,
+        kv_unified=settings.kv_unified,
+        cache_ram=settings.cache_ram,
+        context_shift=settings.context_shift,
+        draft_max=settings.draft_max,
+        lora=tuple((root / entry.path, entry.scale) for entry in settings.lora),
         threads=threads,
         threads_batch=settings.threads_batch or threads,
         tensor_split=settings.tensor_split,
@@ -83,14 +129,16 @@ def _spec(file: ModelFile, header: GgufHeader, settings: LlamaCppSettings, verdi
 
 
 def _template_of(settings: LlamaCppSettings, root: Path) -> str | None:
-    given = settings.chat_template
-    if given is None or "{" in given:
+    name, given = "chat_template", settings.chat_template
+    if given is None:
+        name, given = "chat_template_file", settings.chat_template_file
+    if given is None or (name == "chat_template" and "{" in given):
         return given
     try:
         return (root / given).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"Instance '{settings.binding_instance_name}': chat_template names a file that cannot be read: {error}",
+            f"Instance '{settings.binding_instance_name}': {name} names a file that cannot be read: {error}",
             hint="Give the path of a Jinja template (relative to the folder above the configuration), or its text.",
         ) from error
 

@@ -1,7 +1,7 @@
-"""The part of llama.cpp's C interface that the engine uses, as three objects: model, vocabulary, context.
+"""The part of llama.cpp's C interface that belongs to a model: loading it, its vocabulary, stopping, its log.
 
 Importing this module loads llama.cpp, so only the worker process does. Numbers that C code would not check
-(token ids, sequence ids) are checked here: llama.cpp ends the process on them.
+(token ids, sequence ids) are checked here and in `context`: llama.cpp ends the process on them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from array import array
 from collections import deque
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +20,7 @@ from lollms_kernel.errors import GenerationFailed, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
-CACHE_TYPES = {"fp16": 1, "q8_0": 8, "q4_0": 2}
-FLASH_ATTENTION_AUTO, FLASH_ATTENTION_ON = -1, 1
-_LEVEL_CONTINUES = 5
 _LEVEL_ERROR = 4
-_ABORTED = 2
-_SEQUENCE = 0
 
 _log_level = logging.DEBUG
 _complaints: deque[str] = deque(maxlen=10)
@@ -46,18 +40,22 @@ class StopFlag:
         """Stop as soon as possible."""
         self._text[0] = b"!"
 
+    def clear(self) -> None:
+        """Let work go on."""
+        self._text[0] = b"\0"
+
     def is_set(self) -> bool:
         """Whether `set` was called."""
         return self._text[0] != b"\0"
 
     @property
     def address(self) -> ctypes.c_void_p:
-        """Where `_is_set_in_c` looks."""
+        """Where `is_set_in_c` looks."""
         return ctypes.cast(self._text, ctypes.c_void_p)
 
 
 _libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
-_is_set_in_c = ctypes.cast(_libc.strlen, llama.ggml_abort_callback)
+is_set_in_c = ctypes.cast(_libc.strlen, llama.ggml_abort_callback)
 """llama.cpp asks this before each operation of a step. A Python function would take the interpreter's lock a
 hundred times for each token; strlen of the flag's text is 0 or 1, which is the very answer that is wanted."""
 
@@ -135,6 +133,31 @@ class Model:
             llama.llama_model_has_encoder(self.pointer)
         )
         self.trained_context = int(llama.llama_model_n_ctx_train(self.pointer))
+        self.can_cut = not (
+            llama.llama_model_is_recurrent(self.pointer) or llama.llama_model_is_hybrid(self.pointer)
+        )
+        """Whether a sequence can lose its end: recurrent memory cannot."""
+
+    def rerank_template(self) -> str | None:
+        """The prompt into which a reranker's query and document go, if the file has one."""
+        text = llama.llama_model_chat_template(self.pointer, b"rerank")
+        return text.decode("utf-8", "replace") if text else None
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of one embedding."""
+        return int(llama.llama_model_n_embd_out(self.pointer))
+
+    def facts(self) -> dict[str, int | str]:
+        """What llama-server lists under a model's `meta`."""
+        return {
+            "vocab_type": int(llama.llama_vocab_type(self.vocabulary.pointer)),
+            "n_vocab": self.vocabulary.size,
+            "n_ctx_train": self.trained_context,
+            "n_embd": int(llama.llama_model_n_embd(self.pointer)),
+            "n_params": int(llama.llama_model_n_params(self.pointer)),
+            "size": int(llama.llama_model_size(self.pointer)),
+        }
 
     def close(self) -> None:
         """Give the memory back; nothing made of this model may be used any more."""
@@ -151,9 +174,23 @@ class Vocabulary:
         self.size = int(llama.llama_vocab_n_tokens(pointer))
         self.bos = int(llama.llama_vocab_bos(pointer))
         self.eos = int(llama.llama_vocab_eos(pointer))
+        self.sep = int(llama.llama_vocab_sep(pointer))
         self.add_bos = bool(llama.llama_vocab_get_add_bos(pointer))
-        self._pieces: dict[int, bytes] = {}
-        self._buffer = ctypes.create_string_buffer(256)
+        self.add_eos = bool(llama.llama_vocab_get_add_eos(pointer))
+        self.add_sep = bool(llama.llama_vocab_get_add_sep(pointer))
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+
+    def infill_tokens(self) -> dict[str, int]:
+        """The tokens that mark the parts of a gap, by what llama.cpp calls them; -1 for those it lacks."""
+        names = ("pre", "suf", "mid", "rep", "sep")
+        return {name: int(getattr(llama, f"llama_vocab_fim_{name}")(self.pointer)) for name in names}
+
+    @cached_property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens that the model's file wants never to be generated."""
+        count = ctypes.c_int32(0)
+        tokens = llama.llama_vocab_get_suppress_tokens(self.pointer, ctypes.byref(count))
+        return tuple(tokens[: count.value]) if count.value > 0 else ()
 
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
@@ -179,20 +216,37 @@ class Vocabulary:
         name: bytes = llama.llama_vocab_get_text(self.pointer, token)
         return name.decode("utf-8", "replace")
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text` alone, without BOS or EOS; `special` turns control tokens' texts into them."""
+    def tokenize(self, text: str, *, special: bool, complete: bool = False) -> list[int]:
+        """Token ids of `text`; `special` turns control tokens' texts into them, `complete` adds BOS, EOS and the like
+        as the model wants them around a text."""
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         buffer = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(self.pointer, data, len(data), buffer, room, False, special)
+        count = llama.llama_tokenize(self.pointer, data, len(data), buffer, room, complete, special)
         if count < 0:
             buffer = (ctypes.c_int32 * -count)()
-            count = llama.llama_tokenize(self.pointer, data, len(data), buffer, -count, False, special)
+            count = llama.llama_tokenize(self.pointer, data, len(data), buffer, -count, complete, special)
         if count < 0:
             raise GenerationFailed(
                 "llama.cpp could not tokenize the text.", hint="Is it very long? Send less of it."
             )
         return buffer[:count]
+
+    def spell(self, data: bytes) -> list[int]:
+        """Tokens that together make exactly these bytes. Raises GenerationFailed where there are none."""
+        tokens = self.tokenize(data.decode("utf-8", "replace"), special=True)
+        if b"".join(self.piece(token, special=True) for token in tokens) == data:
+            return tokens
+        tokens = [self._of_bytes.get(data[at : at + 1], -1) for at in range(len(data))]
+        if -1 in tokens:
+            raise GenerationFailed(
+                "The vocabulary cannot spell a part of a token.", hint="Use another trigger."
+            )
+        return tokens
+
+    @cached_property
+    def _of_bytes(self) -> dict[bytes, int]:
+        return {piece: t for t in range(self.size - 1, -1, -1) if len(piece := self.piece(t)) == 1}
 
     def detokenize(self, tokens: list[int]) -> str:
         """The text of tokens, control tokens shown by their names. Raises InvalidRequest for unknown ids."""
@@ -213,115 +267,15 @@ class Vocabulary:
         if not 0 <= token < self.size:
             raise InvalidRequest(f"There is no token {token}.", hint=f"Ids go from 0 to {self.size - 1}.")
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a generated token adds to the text; control tokens add none."""
-        piece = self._pieces.get(token)
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes that a generated token adds to the text; control tokens add none unless `special`."""
+        piece = self._pieces.get((token, special))
         if piece is None:
-            length = llama.llama_token_to_piece(
-                self.pointer, token, self._buffer, len(self._buffer), 0, False
-            )
+            self.check(token)
+            buffer = ctypes.create_string_buffer(256)
+            length = llama.llama_token_to_piece(self.pointer, token, buffer, len(buffer), 0, special)
             if length < 0:
-                self._buffer = ctypes.create_string_buffer(-length)
-                length = llama.llama_token_to_piece(self.pointer, token, self._buffer, -length, 0, False)
-            piece = self._pieces[token] = self._buffer.raw[:length]
+                buffer = ctypes.create_string_buffer(-length)
+                length = llama.llama_token_to_piece(self.pointer, token, buffer, -length, 0, special)
+            piece = self._pieces[token, special] = buffer.raw[:length]
         return piece
-
-
-class Context:
-    """The KV cache of one sequence and the computation over it; belongs to a single thread.
-
-    Raises LoadFailed if there is no memory for it.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        *,
-        n_ctx: int,
-        batch_size: int,
-        threads: int,
-        threads_batch: int,
-        cache_type: str = "fp16",
-        rope_freq_base: float = 0.0,
-        compress_pos_emb: float = 1.0,
-    ) -> None:
-        parameters = llama.llama_context_default_params()
-        parameters.n_ctx = n_ctx
-        parameters.n_batch = parameters.n_ubatch = self.batch_size = min(batch_size, n_ctx)
-        parameters.n_threads = threads
-        parameters.n_threads_batch = threads_batch
-        parameters.type_k = parameters.type_v = CACHE_TYPES[cache_type]
-        quantized = cache_type != "fp16"  # which works with flash attention only
-        parameters.flash_attn_type = FLASH_ATTENTION_ON if quantized else FLASH_ATTENTION_AUTO
-        parameters.rope_freq_base = rope_freq_base
-        parameters.rope_freq_scale = 0.0 if compress_pos_emb == 1.0 else 1.0 / compress_pos_emb
-        complaints()
-        self.pointer = llama.llama_init_from_model(model.pointer, parameters)
-        if not self.pointer:
-            raise LoadFailed("; ".join(complaints()[-2:]))
-        self.n_ctx = min(n_ctx, int(llama.llama_n_ctx(self.pointer)))
-        self._memory = llama.llama_get_memory(self.pointer)
-        if not self._memory:
-            llama.llama_free(self.pointer)
-            raise LoadFailed("the model keeps no context: it makes embeddings, not text")
-        self._flag: StopFlag | None = None
-        self._batch = llama.llama_batch_init(self.batch_size, 0, 1)
-        for index in range(self.batch_size):
-            self._batch.n_seq_id[index] = 1
-            self._batch.seq_id[index][0] = _SEQUENCE
-            self._batch.logits[index] = 0
-
-    def decode(self, tokens: array[int], position: int) -> None:
-        """Evaluate at most `batch_size` tokens that stand at `position`; the last one's logits can then be sampled.
-
-        Raises Stopped, after which the cache may hold some of these tokens (`forget_from` removes them).
-        """
-        batch, count = self._batch, len(tokens)
-        assert 0 < count <= self.batch_size
-        if count == 1:
-            batch.token[0], batch.pos[0] = tokens[0], position
-        else:
-            places = array("i", range(position, position + count))
-            ctypes.memmove(batch.token, tokens.buffer_info()[0], 4 * count)
-            ctypes.memmove(batch.pos, places.buffer_info()[0], 4 * count)
-        batch.n_tokens = count
-        batch.logits[count - 1] = 1
-        code = llama.llama_decode(self.pointer, batch)
-        batch.logits[count - 1] = 0
-        if code == _ABORTED:
-            raise Stopped
-        if code != 0:
-            reason = "; ".join(complaints()[-2:]) or f"code {code}"
-            raise GenerationFailed(
-                f"llama.cpp could not evaluate {count} tokens at position {position}: {reason}",
-                hint="Is memory short? Unload the model, or lower `n_ctx` or `batch_size` in the instance file.",
-            )
-
-    def warm_up(self) -> None:
-        """Evaluate a few tokens and forget them: loads the weights, and shows whether they can be computed with."""
-        llama.llama_set_warmup(self.pointer, True)
-        self.decode(array("i", [0] * min(4, self.batch_size)), 0)
-        self.decode(array("i", [0]), min(4, self.batch_size))
-        self.clear()
-        llama.llama_synchronize(self.pointer)
-        llama.llama_set_warmup(self.pointer, False)
-
-    def stop_on(self, flag: StopFlag) -> None:
-        """Let `flag` end the steps from now on."""
-        llama.llama_set_abort_callback(self.pointer, _is_set_in_c, flag.address)
-        self._flag = flag  # C code holds its address
-
-    def forget_from(self, position: int) -> bool:
-        """Remove everything from `position` on; False if this kind of model cannot (then `clear`)."""
-        return bool(llama.llama_memory_seq_rm(self._memory, _SEQUENCE, position, -1))
-
-    def clear(self) -> None:
-        """Empty the cache."""
-        llama.llama_memory_clear(self._memory, True)
-
-    def close(self) -> None:
-        """Give the memory back."""
-        if self.pointer:
-            llama.llama_batch_free(self._batch)
-            llama.llama_free(self.pointer)
-            self.pointer = None

@@ -18,12 +18,14 @@ def main(path: Path) -> int:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an expected answer, not worth a dump
 
-    from .native import Context, LoadFailed, Model, start_backend
+    from .context import Context, ContextOptions
+    from .native import LoadFailed, Model, start_backend
 
     start_backend(verbose=False)
     try:
         model = Model(path, extra_buffers=True)
-        Context(model, n_ctx=64, batch_size=64, threads=1, threads_batch=1).warm_up()
+        if model.can_generate:
+            Context(model, ContextOptions(n_ctx=64, batch_size=64)).warm_up()
     except LoadFailed:
         return 1
     return 0

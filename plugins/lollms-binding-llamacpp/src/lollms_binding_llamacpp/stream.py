@@ -1,83 +1,119 @@
-"""Hands a generation's text from the engine's thread to the event loop: one wake-up for all that is ready."""
+"""Hands what the engine's thread makes to the event loop: one wake-up for all that is ready, of all streams."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from .job import Piece, Reading
 from .native import StopFlag
 
 T = TypeVar("T")
+Item = Piece | Reading
+
+
+class Ended(Generic[T]):
+    """The last word about a stream: its result, or the error that ended it."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: T | BaseException) -> None:
+        self.outcome = outcome
 
 
 class Stream(Generic[T]):
-    """The text of one job, then its result of type T. Made on the event loop; fed by the engine's thread."""
+    """What one job makes, then its result of type T. Made on the event loop; fed through an `Outbox`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hurry: Callable[[Stream[T]], None] | None = None) -> None:
+        self._hurry = hurry
         self.flag = StopFlag()
         """Set: the engine gives the job up within a step."""
         self._loop = asyncio.get_running_loop()
-        self._ready = asyncio.Event()
-        self._texts: deque[str] = deque()
-        self._signalled = False
-        self._ended = False
-        self._outcome: T | BaseException | None = None
+        self._news = asyncio.Event()
+        self._items: deque[Item] = deque()
+        self._ended: Ended[T] | None = None
 
-    # --- engine thread ---
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it belongs to."""
+        return self._loop
 
-    def put(self, text: str) -> None:
-        """Add text."""
-        self._texts.append(text)
-        if not self._signalled:  # else the loop has yet to look, and will find this too
-            self._signal()
+    def deliver(self, item: Item | Ended[Any]) -> None:
+        """Take an item in; on the event loop only."""
+        if isinstance(item, Ended):
+            self._ended = item
+        else:
+            self._items.append(item)
+        self._news.set()
 
-    def end(self, outcome: T | BaseException) -> None:
-        """Say how it ended; the engine does not work for this job any more."""
-        self._outcome = outcome
-        self._ended = True
-        self._signal()
-
-    def _signal(self) -> None:
-        self._signalled = True
-        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._ready.set)
-
-    # --- event loop ---
-
-    async def texts(self) -> AsyncIterator[str]:
-        """Pieces of text as they come; what became ready together comes together."""
+    async def items(self) -> AsyncIterator[Item]:
+        """Items as they come; text that became ready together comes together."""
         while True:
-            ended = self._ended  # looked at first: everything that was put before it is in the queue
-            if self._texts:
-                yield "".join(self._take())
-            if ended:
+            while self._items:
+                yield self._take()
+            if self._ended is not None:
                 return
-            await self._news()
+            self._news.clear()
+            await self._news.wait()
 
     async def ended(self) -> None:
         """Wait until there is a result."""
-        while not self._ended:
-            await self._news()
+        while self._ended is None:
+            self._news.clear()
+            await self._news.wait()
 
     def result(self) -> T:
-        """What the job ended with, or raise its error. Only after `texts` ended."""
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        assert self._outcome is not None
-        return self._outcome
+        """What the job ended with, or raise its error. Only after `items` ended."""
+        assert self._ended is not None
+        outcome = self._ended.outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     async def stop(self) -> None:
         """Make the engine give the job up, and wait until it really has."""
         self.flag.set()
+        if self._hurry is not None:
+            self._hurry(self)
         await self.ended()
 
-    async def _news(self) -> None:
-        await self._ready.wait()
-        self._ready.clear()
-        self._signalled = False
+    def _take(self) -> Item:
+        item = self._items.popleft()
+        if not isinstance(item, Piece) or not self._items:
+            return item
+        more = [item]
+        while self._items and isinstance(self._items[0], Piece):
+            more.append(self._items.popleft())  # type: ignore[arg-type]
+        if len(more) == 1:
+            return item
+        return Piece(
+            "".join(piece.text for piece in more),
+            tuple(token for piece in more for token in piece.tokens),
+            tuple(entry for piece in more for entry in piece.probabilities),
+        )
 
-    def _take(self) -> list[str]:
-        return [self._texts.popleft() for _ in range(len(self._texts))]
+
+class Outbox:
+    """Collects what one step of the engine made for all streams; `send` wakes each event loop once."""
+
+    def __init__(self) -> None:
+        self._mail: dict[asyncio.AbstractEventLoop, list[tuple[Stream[Any], Item | Ended[Any]]]] = {}
+
+    def put(self, stream: Stream[Any], item: Item | Ended[Any]) -> None:
+        """Add an item for a stream."""
+        self._mail.setdefault(stream.loop, []).append((stream, item))
+
+    def send(self) -> None:
+        """Hand everything over."""
+        mail, self._mail = self._mail, {}
+        for loop, letters in mail.items():
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(_open, letters)
+
+
+def _open(letters: Sequence[tuple[Stream[Any], Item | Ended[Any]]]) -> None:
+    for stream, item in letters:
+        stream.deliver(item)

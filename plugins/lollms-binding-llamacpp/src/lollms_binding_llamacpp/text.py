@@ -16,6 +16,11 @@ class Utf8Stream:
         """The characters that are complete now."""
         return self._decoder.decode(data)
 
+    @property
+    def holds(self) -> bool:
+        """Whether a character is incomplete."""
+        return bool(self._decoder.getstate()[0])
+
     def finish(self) -> str:
         """What is left of an incomplete character."""
         return self._decoder.decode(b"", final=True)
@@ -33,6 +38,11 @@ class StopStrings:
         self._held = ""
         self.matched: str | None = None
         """The stop string that was found; nothing is passed on any more."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether text is held back."""
+        return bool(self._held)
 
     def feed(self, text: str) -> str:
         """The text that can be shown now."""

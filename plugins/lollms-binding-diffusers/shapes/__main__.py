@@ -1,0 +1,101 @@
+"""`python -m shapes`: the whole chain from drawn pictures to the packaged model, or one step of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+HERE: Final = Path(__file__).parent
+TARGET: Final = HERE.parent / "src" / "lollms_binding_diffusers" / "models" / "lollms-shapes"
+
+FACTS: Final = {
+    "description": "A demonstration model of this server: it draws one coloured shape on a coloured background "
+    "(circle, square, triangle, diamond, cross, ring) and knows nothing else. Install a real model for pictures.",
+    "license": "Apache-2.0",
+    "fixed_size": 64,
+    "steps": 15,
+    "guidance_scale": 3.0,
+    "scheduler": "DDIMScheduler",
+}
+
+
+def show(text: str) -> None:
+    """Write one line for the user."""
+    sys.stdout.write(text + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen step and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m shapes", description=__doc__)
+    parser.add_argument("step", choices=("train", "evaluate", "build"), nargs="?", default="build")
+    parser.add_argument("--work", type=Path, default=HERE / "build", help="folder of intermediate files")
+    parser.add_argument("--output", type=Path, default=TARGET, help="folder of the model")
+    parser.add_argument("--autoencoder-steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1800, help="training steps of the diffusion model")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every", type=int, default=1, help="evaluate every so many captions only")
+    parser.add_argument("--results", action="store_true", help="write RESULTS.md")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.step in ("train", "build"):
+        train(options)
+    if options.step in ("evaluate", "build"):
+        from .evaluate import report
+
+        lines = report(options.output, options.work / "training.json", every=options.every)
+        show("\n".join(lines))
+        if options.results:
+            (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train both networks and write the model to `options.output`, figures to the work folder."""
+    import torch
+    from diffusers import AutoencoderTiny
+
+    from . import autoencoder, diffusion, tokenizer
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    started, cpu = time.monotonic(), time.process_time()
+    scenes = autoencoder.training_scenes()
+    name = f"autoencoder-{options.seed}-{options.autoencoder_steps}"
+    if (options.work / name).is_dir():
+        coder = AutoencoderTiny.from_pretrained(options.work / name).eval().requires_grad_(False)
+    else:
+        coder = autoencoder.train(scenes, options.autoencoder_steps, options.seed)
+        coder.save_pretrained(options.work / name)
+    words = tokenizer.write(options.work / "tokenizer")
+    plan = diffusion.Plan(options.steps, options.seed)
+    pipeline = diffusion.train(
+        words, coder, scenes, plan, lambda step, so_far: so_far.save_pretrained(options.work / f"step-{step}")
+    )
+    pipeline.to(torch.float16).save_pretrained(options.output)
+    (options.output / "lollms_model.json").write_text(
+        json.dumps(FACTS, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    figures = {
+        "autoencoder_steps": options.autoencoder_steps,
+        "steps": options.steps,
+        "batch": plan.batch,
+        "seed": options.seed,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+    }
+    (options.work / "training.json").write_text(json.dumps(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""One request on its way through the engine: what is wanted, how far it is, and what came of it.
+
+A job is made and read on the event loop and worked on in the engine's thread; each method says which side may call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from lollms_kernel.errors import GenerationFailed, LollmsError
+from lollms_kernel.types import Notice, Progress
+
+from .input_images import InputImages
+from .library import ModelSource
+from .parameters import Wanted
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the engine has to know of a request."""
+
+    source: ModelSource
+    generation_type: str
+    wanted: Wanted
+    inputs: InputImages = InputImages()
+
+    @property
+    def batch_key(self) -> object | None:
+        """Orders with equal keys can be drawn at once; None: this one is drawn alone."""
+        wanted, inputs = self.wanted, self.inputs
+        if self.generation_type != "tti" or inputs.initial is not None or inputs.control is not None:
+            return None
+        return (
+            self.source.name, wanted.width, wanted.height, wanted.steps, wanted.guidance_scale, wanted.scheduler,
+            wanted.lora_scale, wanted.negative_prompt is None,
+        )  # fmt: skip
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished piece as the pipeline gave it: a picture, a list of frames, or samples of sound."""
+
+    content: Any
+    seed: int
+    hidden: bool = False
+    """Whether the safety checker blacked it out."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job; `facts` are how it was made, for metadata."""
+
+    made: list[Made]
+    facts: dict[str, Any]
+    notices: list[Notice]
+    load: float | None
+    generate: float
+    sampling_rate: int | None = None
+
+
+class Job:
+    """One order under way. At most one progress is kept, the newest: a slow reader misses steps, never memory."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._newest: Progress | None = None
+        self._outcome: Result | LollmsError | None = None
+        self._stopped = threading.Event()
+        self.ended = asyncio.Event()
+        """Set when the engine does nothing more for it."""
+
+    # --- on the event loop ---
+
+    async def progress(self) -> AsyncIterator[Progress]:
+        """How far it is, until the engine does nothing more for it."""
+        while True:
+            newest, self._newest = self._newest, None
+            if newest is not None:
+                yield newest
+            elif self.ended.is_set():
+                return
+            else:
+                self._news.clear()
+                await self._news.wait()
+
+    def result(self) -> Result:
+        """What came of it. Raises its error."""
+        if isinstance(self._outcome, LollmsError):
+            raise self._outcome
+        if self._outcome is None:
+            raise GenerationFailed("The image engine stopped.", hint="Try again.")
+        return self._outcome
+
+    def stop(self) -> None:
+        """Say that nobody wants it any more; `ended` tells when the engine has let go of it."""
+        self._stopped.set()
+
+    # --- in the engine's thread ---
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._stopped.is_set()
+
+    def report(self, progress: Progress) -> None:
+        """Tell how far it is."""
+        self._loop.call_soon_threadsafe(self._take, progress)
+
+    def finish(self, outcome: Result | LollmsError | None) -> None:
+        """Tell what came of it, None if it was stopped; nothing more is done for it."""
+        self._loop.call_soon_threadsafe(self._end, outcome)
+
+    def _take(self, progress: Progress) -> None:
+        older = self._newest
+        if older is not None and older.preview is not None and progress.preview is None:
+            progress = msgspec.structs.replace(progress, preview=older.preview, mime_type=older.mime_type)
+        self._newest = progress
+        self._news.set()
+
+    def _end(self, outcome: Result | LollmsError | None) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+        self.ended.set()
+        self._news.set()

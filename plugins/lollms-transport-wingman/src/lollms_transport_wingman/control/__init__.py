@@ -1,0 +1,1 @@
+"""Wingman's control API and WebSocket: catalogue, downloads, and which model the inference port serves."""

@@ -1,0 +1,1 @@
+"""`lollms llama-server`: a drop-in for llama.cpp's binary."""

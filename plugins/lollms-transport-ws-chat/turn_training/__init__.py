@@ -1,0 +1,1 @@
+"""Builds the network of the embedded turn detector from text that it generates."""

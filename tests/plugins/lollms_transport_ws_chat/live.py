@@ -1,0 +1,74 @@
+"""Clients of a live server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+LIMIT = 30.0
+
+
+class Client:
+    """One open connection, and when what came over it."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.opened = time.monotonic()
+        self.got: list[tuple[float, dict[str, Any]]] = []
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self.opened
+
+    async def at(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds - self.now))
+
+    async def send(self, kind: str, **payload: Any) -> None:
+        await self.socket.send(json.dumps({"type": kind, "payload": payload}))
+
+    async def say(self, text: str, **payload: Any) -> None:
+        await self.send("USER_INPUT", text=text, **payload)
+
+    async def receive(self, kind: str | None = None) -> dict[str, Any]:
+        """The payload of the next message, or of the next one of a kind."""
+        async with asyncio.timeout(LIMIT):
+            while True:
+                message = json.loads(await self.socket.recv())
+                self.got.append((self.now, message))
+                if kind in (None, message["type"]):
+                    payload: dict[str, Any] = message["payload"]
+                    return payload
+
+    async def ended(self) -> tuple[int | None, str | None]:
+        """Code and reason of the close, once it is closed."""
+        await asyncio.wait_for(self.socket.wait_closed(), LIMIT)
+        return self.socket.close_code, self.socket.close_reason
+
+
+class connected:
+    """`async with connected(url, "u", features="state") as client`."""
+
+    def __init__(self, url: str, client_id: str | None, *, headers: Any = None, **options: Any) -> None:
+        query = {} if client_id is None else {"clientId": client_id}
+        subprotocols = options.pop("subprotocols", None)
+        query |= options
+        text = "&".join(f"{key}={value}" for key, value in query.items())
+        self._opening = websockets.connect(
+            f"{url}?{text}",
+            proxy=None,
+            additional_headers=headers,
+            subprotocols=subprotocols,
+            max_size=None,
+            open_timeout=LIMIT,
+        )
+
+    async def __aenter__(self) -> Client:
+        return Client(await self._opening.__aenter__())
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._opening.__aexit__(*error)

@@ -65,6 +65,7 @@ def personality_figures() -> Iterator[Figure]:
     """All of them."""
     for size in SIZES:
         yield from loading(size)
+    yield conditioning()
     yield from request_overhead()
 
 
@@ -121,6 +122,29 @@ def _resident() -> float:
     """MiB of this process in memory."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def conditioning(rounds: int = 5, requests: int = 2000) -> Figure:
+    """Finding a personality by its name among 500, and putting its conditioning before a request."""
+    from lollms_kernel.config.schema import MainConfig
+    from lollms_kernel.personalities import Personalities
+    from lollms_kernel.types import GenerateRequest, Message
+    from lollms_personality_loader.library import Library, Root
+
+    with tempfile.TemporaryDirectory(prefix="lollms-bench-") as folder:
+        _write_zoo(Path(folder), 500)
+        library = Library(MainConfig(), [Root(Path(folder))])
+        library.look()
+    found = Personalities({})
+    found.add(library)
+    request = GenerateRequest(id="1", messages=(Message("user", "hello"),), parameters={"seed": 1})
+    samples = []
+    for _ in range(rounds):
+        started = time.process_time()
+        for _ in range(requests):
+            found.find("Person 250").condition(request)
+        samples.append(1e6 * (time.process_time() - started) / requests)
+    return Figure("find a plain personality and condition a request (processor time)", "µs", tuple(samples))
 
 
 def request_overhead(rounds: int = 300, scripted_rounds: int = 60) -> Iterator[Figure]:

@@ -69,14 +69,14 @@ async def test_models_of_the_chosen_binding_are_listed(client: Client) -> None:
     assert [model["title"] for model in listed["available_models"]] == ["other-model"]
 
 
-async def test_the_one_personality_is_listed_by_language_and_category(client: Client) -> None:
+async def test_personalities_are_listed_by_language_and_category(client: Client) -> None:
     listed = await client.ask("list_available_personalities", reply="personalities_list")
     languages = await client.ask(
         "list_available_personalities_languages", reply="available_personalities_languages_list"
     )
 
     assert listed.keys() == {"personalities"}
-    (info,) = listed["personalities"]["english"]["generic"]
+    (info,) = [info for info in listed["personalities"]["english"]["generic"] if info["id"] == "lollms"]
     assert info == {
         "id": "lollms",
         "folder": "lollms",
@@ -88,7 +88,8 @@ async def test_the_one_personality_is_listed_by_language_and_category(client: Cl
         "has_logo": False,
         "avatar": "",
     }
-    assert languages == {"success": True, "available_personalities_languages": ["english"]}
+    assert languages["success"] is True
+    assert "english" in languages["available_personalities_languages"]
 
 
 async def test_categories_and_names_can_be_asked_for_by_place(client: Client) -> None:
@@ -96,14 +97,12 @@ async def test_categories_and_names_can_be_asked_for_by_place(client: Client) ->
     categories_list, names_list = "available_personalities_categories_list", f"{names}_list"
     english, french = {"language": "english"}, {"language": "french"}
 
-    assert await client.ask(categories, english, reply=categories_list) == {
-        "success": True,
-        "available_personalities_categories": ["generic"],
-    }
-    assert await client.ask(names, {**english, "category": "generic"}, reply=names_list) == {
-        "success": True,
-        "list_available_personalities_names": ["lollms"],
-    }
+    in_english = await client.ask(categories, english, reply=categories_list)
+    assert in_english["success"] is True
+    assert "generic" in in_english["available_personalities_categories"]
+    generic = await client.ask(names, {**english, "category": "generic"}, reply=names_list)
+    assert generic["success"] is True
+    assert "lollms" in generic["list_available_personalities_names"]
     for event, reply in ((categories, categories_list), (names, names_list)):
         refused = await client.ask(event, french, reply=reply)
         assert refused["success"] is False

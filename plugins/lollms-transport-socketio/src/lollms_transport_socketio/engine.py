@@ -198,13 +198,12 @@ class Engine:
         if link is not None:
             self.attach(engine_sid, link)
         connection = Connection(self, sid, engine_sid)
-        self._connections[sid] = connection
         try:
             private_id = await self._events.connected(connection, scope, auth)
         except LollmsError as error:
-            del self._connections[sid]
             self._refuse(engine_sid, error)
             raise Refused(error.detail, {"code": error.code, "hint": error.hint}) from error
+        self._connections[sid] = connection
         if private_id is not None:
             self._private_ids[sid] = private_id
         self._not_joined.pop(engine_sid, None)

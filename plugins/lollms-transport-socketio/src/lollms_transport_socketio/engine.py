@@ -207,9 +207,12 @@ class Engine:
         if private_id is not None:
             self._private_ids[sid] = private_id
         self._not_joined.pop(engine_sid, None)
-        environ["wsgi.input"] = environ["asgi.receive"] = environ["asgi.send"] = (
-            None  # kept for as long as the client
-        )
+        for name in (
+            "wsgi.input",
+            "asgi.receive",
+            "asgi.send",
+        ):  # the library keeps the rest as long as the client
+            environ[name] = None
 
     async def _on_event(self, name: Any, sid: str, *arguments: Any) -> None:
         connection = self._connections.get(sid)

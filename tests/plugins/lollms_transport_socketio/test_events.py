@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from lollms_kernel.testing import ServerProcess
+from lollms_kernel.testing.fakes.ollama import FakeOllama
 
 from .socketio_client import Client, connected
 
@@ -258,13 +260,25 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def zoo_server(zoo: Path) -> Any:
-    with ServerProcess(
-        {"defaults": {"ttt_binding": "seen"}},
-        {"seen": {"type": "dummy_binding", "echo_system": True}},
-        root=zoo,
-    ) as server:
-        yield server
+def zoo_server(zoo: Path) -> Iterator[ServerProcess]:
+    with FakeOllama() as ollama:
+        instances: dict[str, dict[str, Any]] = {
+            "seen": {"type": "dummy_binding", "echo_system": True},
+            "remote": {"type": "ollama_binding", "host": ollama.url},
+        }
+        with ServerProcess({"defaults": {"ttt_binding": "seen"}}, instances, root=zoo) as server:
+            yield server
+
+
+async def test_a_text_becomes_a_vector(zoo_server: ServerProcess) -> None:
+    async with connected(zoo_server.url) as client:
+        await client.ask("select_binding", {"binding_name": "remote"}, reply="select_binding")
+        await client.ask("select_model", {"model_name": "all-minilm"}, reply="select_model")
+        embedded = await client.ask("embed", {"prompt": "hello"}, reply="embeded")
+
+    assert embedded.keys() == {"text"}
+    assert len(embedded["text"]) > 1
+    assert all(isinstance(number, float) for number in embedded["text"])
 
 
 async def test_personalities_are_added_by_id_name_place_and_contained_path(

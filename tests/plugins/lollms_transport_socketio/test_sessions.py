@@ -85,12 +85,13 @@ async def test_a_second_socket_takes_the_session_over(keeping: ServerProcess) ->
 
 @pytest.fixture(scope="module")
 def forgetful() -> Iterator[ServerProcess]:
-    with ServerProcess(config(history_limit=1024, max_sessions=1), INSTANCES) as server:
+    with ServerProcess(config(history_limit=1024, max_sessions=1, selection="shared"), INSTANCES) as server:
         yield server
 
 
 async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(forgetful: ServerProcess) -> None:
     async with connected(forgetful.url, auth={"api_key": KEYS[0]}) as client:
+        await client.ask("select_binding", {"binding_name": "echo"}, reply="select_binding")
         for letter in "abc":
             await client.answer(letter * 200, personality=0)
 
@@ -112,8 +113,8 @@ async def test_of_too_many_sessions_the_oldest_are_forgotten(forgetful: ServerPr
 # --- one choice for all -----------------------------------------------------------------------------------
 
 
-async def test_a_setting_brings_back_the_choice_that_all_sockets_share(lollms_server: Any) -> None:
-    server = lollms_server(config(selection="shared"), INSTANCES)
+async def test_a_setting_brings_back_the_choice_that_all_sockets_share(forgetful: ServerProcess) -> None:
+    server = forgetful
     auth = {"api_key": KEYS[0]}
     async with connected(server.url, auth=auth) as mine, connected(server.url, auth=auth) as theirs:
         await mine.ask("select_binding", {"binding_name": "counting"}, reply="select_binding")

@@ -200,13 +200,13 @@ async def _opened(kernel: LocalKernel, listener: Listener, host: str, grace: flo
     gate = Gate(listener.app, kernel.config, kernel.access, host, (), listener.rules)
     with _bound(host, listener.port) as bound:
         server = _Server(gate, bound, grace)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.serve_bound())
+        serving = asyncio.create_task(server.serve_bound(), name=f"port {listener.port}")
+        try:
             await server.ready.wait()
-            try:
-                yield server.url
-            finally:
-                server.should_exit = True
+            yield server.url
+        finally:
+            server.should_exit = True
+            await asyncio.wait([serving])  # never cancelled: that would leave the port open
 
 
 async def _until_stopped(

@@ -232,8 +232,7 @@ def test_without_flags_the_model_decides() -> None:
     assert settings["n_ctx"] == 0
     assert "parallel" not in settings
     assert transport_settings(flags()).alias == MODEL.name
-    assert configuration(flags()).main.defaults.default_max_output_tokens == 2**31 - 1
-    assert configuration(flags(n_predict=5)).main.defaults.default_max_output_tokens == 5
+    assert settings["default_parameters"] == {"max_tokens": -1}
 
 
 def test_keys_come_from_the_flag_and_from_a_file(tmp_path: Path) -> None:

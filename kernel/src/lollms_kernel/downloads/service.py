@@ -99,6 +99,8 @@ class Downloads:
 
     async def close(self) -> None:
         """Stop; what is under way here is queued again and goes on from its last byte at the next start."""
+        if self._closed:
+            return
         self._closed = True
         if self._working is not None:
             self._working.cancel()

@@ -95,7 +95,10 @@ class Home:
         now = int(self._clock())
         kept = msgspec.structs.replace(item, **changes, updated=now, created=item.created or now)
         self._items[kept.alias] = kept
+        owned = self.owned
         if await self._own():
+            if not owned:
+                await self._note(RUNNING)
             row = (kept.alias, kept.created, msgspec.json.encode(kept))
             await self._write("INSERT OR REPLACE INTO items (alias, created, value) VALUES (?, ?, ?)", row)
         return kept
@@ -147,7 +150,6 @@ class Home:
             self._shared = True
             return False
         self._database = Database(self._file, _SCHEMA)
-        await self._note(RUNNING)
         return True
 
     def _locked(self) -> int | None:

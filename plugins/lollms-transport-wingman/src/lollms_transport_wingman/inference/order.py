@@ -15,7 +15,7 @@ from lollms_kernel.types import GenerateRequest
 
 from .fields import Fields
 from .prompts import Prompt
-from .sampling import UNLIMITED, Sampling
+from .sampling import Sampling
 from .target import Target
 
 if TYPE_CHECKING:
@@ -71,17 +71,14 @@ async def make_order(
     )
 
 
-def base_request(call: Call, target: Target, sampling: Sampling, **what: Any) -> GenerateRequest:
+def base_request(call: Call, target: Target, **what: Any) -> GenerateRequest:
     """A request to the target, without what differs among several answers."""
-    extra: dict[str, Any] = {}
-    if target.has_engine and sampling.limit == -1:
-        extra["max_tokens"] = UNLIMITED
     return GenerateRequest(
         id="",
         binding=None if target.is_default else target.instance,
         model=target.model,
         personality=target.personality,
-        parameters={**extra, **what.pop("parameters", {})},
+        parameters=what.pop("parameters", {}),
         want_tokens=True,
         tenant=call.tenant,
         source=SOURCE,

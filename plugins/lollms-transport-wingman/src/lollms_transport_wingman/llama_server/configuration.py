@@ -19,6 +19,7 @@ from lollms_kernel.config.schema import (
     ServerConfig,
 )
 from lollms_kernel.errors import ConfigError
+from lollms_kernel.parameters import ENDLESS
 
 from ..settings import WingmanSettings
 
@@ -26,7 +27,6 @@ INSTANCE = "llama"
 NOWHERE = ".lollms-llama-server"
 """A folder that does not exist: nothing but the model of the command line is offered."""
 DAY = 86_400
-UNLIMITED = 2**31 - 1
 SHUTDOWN_GRACE = 0.2
 """Seconds that answers get to end after SIGTERM: whoever stops llama-server expects it to be gone at once."""
 
@@ -87,7 +87,7 @@ def configuration(flags: Flags) -> LoadedConfig:
         ),
         paths=PathsConfig(models_folder=NOWHERE),
         security=SecurityConfig(allowed_api_keys=keys),
-        defaults=DefaultsConfig(ttt_binding=INSTANCE, default_max_output_tokens=_longest(flags.n_predict)),
+        defaults=DefaultsConfig(ttt_binding=INSTANCE),
         bindings_map={INSTANCE: "llamacpp_binding"},
         resource_manager=ResourceManagerConfig(
             gpu_strategy="none", queue_timeout=DAY, max_running=4096, max_waiting=4096
@@ -103,10 +103,6 @@ def configuration(flags: Flags) -> LoadedConfig:
         file=None,
         inline_instances={INSTANCE: instance_settings(flags)},
     )
-
-
-def _longest(n_predict: int | None) -> int:
-    return n_predict if n_predict is not None and n_predict > 0 else UNLIMITED
 
 
 def transport_settings(flags: Flags) -> WingmanSettings:
@@ -165,7 +161,7 @@ def instance_settings(flags: Flags) -> dict[str, Any]:
     defaults = {
         "temperature": flags.temperature,
         "seed": flags.seed,
-        "max_tokens": _positive(flags.n_predict),
+        "max_tokens": _positive(flags.n_predict) or ENDLESS,
         "n_cache_reuse": flags.cache_reuse,
     }
     told["default_parameters"] = {name: value for name, value in defaults.items() if value is not None}

@@ -53,6 +53,10 @@ def every_figure() -> Iterator[Figure]:
     yield from openai_figures()
     yield from remote_figures()
 
+    from .downloads import download_figures  # the same
+
+    yield from download_figures()
+
     from .turn_detection import turn_detection_figures  # the same
 
     yield from turn_detection_figures()

@@ -121,6 +121,5 @@ if __name__ == "__main__":
         _serve()
     else:
         for figure in download_figures():
-            print(
-                f"{figure.name}: {figure.median:.4g} {figure.unit}  ({min(figure.samples):.4g} – {max(figure.samples):.4g})"
-            )
+            spread = f"{min(figure.samples):.4g} – {max(figure.samples):.4g}"
+            print(f"{figure.name}: {figure.median:.4g} {figure.unit}  ({spread})")

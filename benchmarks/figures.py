@@ -47,11 +47,17 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
-    from .openai_api import openai_figures  # these make their figures of the class here
+    from .images import image_figures  # these make their figures of the class here
+    from .openai_api import openai_figures
+    from .personalities import personality_figures
     from .remote import remote_figures
+    from .socketio import socketio_figures
+    from .turn_detection import turn_detection_figures
+    from .voice_chat import voice_chat_figures
 
     yield from openai_figures()
     yield from remote_figures()
+<<<<<<< HEAD
 
     from .downloads import download_figures  # the same
 
@@ -59,10 +65,12 @@ def every_figure() -> Iterator[Figure]:
 
     from .turn_detection import turn_detection_figures  # the same
 
+=======
+    yield from image_figures()
+    yield from personality_figures()
+    yield from socketio_figures()
+>>>>>>> main
     yield from turn_detection_figures()
-
-    from .voice_chat import voice_chat_figures  # as above
-
     yield from voice_chat_figures()
 
 

@@ -399,6 +399,14 @@ class PersonalitySource(ABC):
         starts. It is also asked without `open`, by commands that only list.
         """
 
+    def unusable(self) -> Mapping[str, str]:
+        """Id to what is wrong, of those that cannot be used."""
+        return {}
+
+    def check(self, folder: Path) -> Sequence[str] | None:
+        """Everything that is wrong with a personality's folder, in words; None where it is none of this kind."""
+        return None
+
     async def open(self, kernel: Kernel) -> None:  # noqa: B027
         """Start what keeps them up to date; called when the bindings are open."""
 

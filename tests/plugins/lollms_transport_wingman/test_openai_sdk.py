@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -237,6 +239,16 @@ def test_logprobs_of_the_likeliest_tokens(sdk: openai.OpenAI) -> None:
 def test_what_was_done_differently_is_said(sdk: openai.OpenAI) -> None:
     answer = sdk.chat.completions.create(model="engine", messages=user("notice"))
     assert [notice["code"] for notice in (answer.model_extra or {})["notices"]] == ["context_truncated"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/openai.md"])
+def test_the_example_of_the_documentation_works(
+    page: str, ports: Ports, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[3] / page).read_text("utf-8")
+    [example] = re.findall(r"^```python\n(from openai .*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile(example.replace("http://127.0.0.1:9601", ports.main), page, "exec"), {})
+    assert capsys.readouterr().out == "abc\n"
 
 
 # --- errors ---

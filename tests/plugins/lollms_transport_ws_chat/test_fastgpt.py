@@ -256,4 +256,5 @@ async def test_the_documents_environment_makes_fastgpt_answer(fake: FakeOpenAI, 
             error = await client.receive("ERROR")
             assert (error["message"], error["text"]) == ("The chat service cannot answer now.", "Once more.")
     assert fake.requests_to(PATH)[0].json["appId"] == "from-environment"
+    assert f"[INFO] ℹ️: Answers come from another service | host=127.0.0.1:{fake.port}" in server.process.log()  # noqa: RUF001
     assert KEY not in server.process.log()

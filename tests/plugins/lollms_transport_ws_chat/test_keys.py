@@ -66,7 +66,7 @@ async def test_without_a_key_nothing_happens(locked: ChatServer) -> None:
     async with connected(locked.own, "none") as client:
         await client.say("Hello.")
         error = await client.receive()
-        assert error["code"] == "forbidden"
+        assert error["code"] == "key_missing"
         assert "AUTH" in error["message"]
         assert await client.ended() == (1008, "A valid API key is needed.")
     async with connected(locked.main, "wrong") as client:

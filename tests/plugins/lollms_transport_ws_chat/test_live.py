@@ -258,3 +258,19 @@ def test_the_server_does_not_start_on_a_configured_port_that_is_taken(
     second = ServerProcess(config, {"echo": {"type": "dummy_binding"}}, root=tmp_path, extra_ports=True)
     with pytest.raises(AssertionError, match=f"Cannot listen on 127.0.0.1 port {chat_server.port}"), second:
         pass
+
+
+async def test_the_embedded_model_and_the_embedded_detector_talk_out_of_the_box(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"transports": {"ws_chat": {"fixed_tts_duration": 0.1}}}
+    with ServerProcess(config, root=tmp_path) as process:
+        url = f"ws://127.0.0.1:{process.port}/ws/chat"
+        async with connected(url, "somebody", features="state") as client:
+            assert (await client.receive("AI_RESPONSE"))["text"] == "Hello! How can I help you?"
+            await client.at(0.2)
+            await client.say("i would like to")
+            while (await client.receive("STATE"))["state"] != "buffering":
+                pass
+            await client.say("know what you can do")
+            answer = await client.receive("AI_RESPONSE")
+    assert answer["reason"] == "complete"
+    assert "server" in answer["text"]

@@ -105,8 +105,7 @@ async def test_files_belong_to_the_user_alone_and_old_ones_go(tmp_path: Path) ->
         assert len(list((tmp_path / "a" / "b").iterdir())) == 3
 
         files[0].write_bytes(files[0].read_bytes()[:-20])
-        with pytest.raises(Exception, match=r"."):
-            await storage.load(key)
+        assert await storage.load(key) is None  # half a file is no session
         await storage.delete(key)
         assert await storage.load(key) is None
 

@@ -41,6 +41,8 @@ Key = tuple[str, str]
 
 POLL = 1.0
 """Seconds after which a change that another process made is seen."""
+MAX_QUEUED = 10_000
+"""Downloads that may be under way or wait."""
 UNREACHABLE = 60.0
 """Seconds for which a hub that did not list its models is not asked again."""
 

@@ -15,6 +15,7 @@ from litestar import asgi
 from litestar.types import Receive, Scope, Send
 
 from lollms_kernel.contracts import Kernel, Transport, TransportSettings
+from lollms_kernel.disconnect import unless_gone
 from lollms_kernel.errors import (
     ConfigError,
     InvalidRequest,
@@ -22,7 +23,7 @@ from lollms_kernel.errors import (
     Unavailable,
 )
 
-from .posts import read_post
+from .posts import Replayed, read_post
 from .settings import SocketioSettings
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ class SocketioTransport(Transport):
         scope |= {"path": PATH, "root_path": ""}
         if scope["type"] == "websocket":
             await self._serve_websocket(engine, engine_sid, scope, receive, send)
+        elif scope["method"] == "GET" and engine_sid is not None:
+            await (
+                receive()
+            )  # the request itself; what comes next is that the client has gone, and with it its work
+            await unless_gone(receive, engine.handle(scope, Replayed(b"", receive), send))
         else:
             await engine.handle(scope, receive, send)
             engine.end_poll(engine_sid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -118,9 +119,8 @@ class SocketioTransport(Transport):
         if scope["type"] == "websocket":
             await self._serve_websocket(engine, engine_sid, scope, receive, send)
         elif scope["method"] == "GET" and engine_sid is not None:
-            await (
-                receive()
-            )  # the request itself; what comes next is that the client has gone, and with it its work
+            # After the request itself comes only that the client has gone, and with it goes what it asked for.
+            await receive()
             await unless_gone(receive, engine.handle(scope, Replayed(b"", receive), send))
         else:
             await engine.handle(scope, receive, send)

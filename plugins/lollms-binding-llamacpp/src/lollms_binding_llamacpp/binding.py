@@ -171,6 +171,11 @@ class LlamaCppBinding(Binding):
         file = await asyncio.to_thread(self._find, model)
         return await in_thread(lambda: self._detokenize(file, tokens))
 
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token, control tokens as they are written. Raises InvalidRequest for unknown ids."""
+        file = await asyncio.to_thread(self._find, model)
+        return await in_thread(lambda: self._pieces(file, tokens))
+
     # --- generation ---
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
@@ -379,6 +384,10 @@ class LlamaCppBinding(Binding):
     def _detokenize(self, file: ModelFile, tokens: list[int]) -> str:
         with self._vocabularies_now().of(file) as vocabulary:
             return vocabulary.detokenize(tokens)
+
+    def _pieces(self, file: ModelFile, tokens: list[int]) -> list[bytes]:
+        with self._vocabularies_now().of(file) as vocabulary:
+            return [vocabulary.piece(token, special=True) for token in tokens]
 
     def _vocabularies_now(self) -> Vocabularies:
         from .vocabularies import Vocabularies

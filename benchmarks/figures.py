@@ -47,6 +47,7 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
+    from .downloads import download_figures
     from .images import image_figures  # these make their figures of the class here
     from .openai_api import openai_figures
     from .personalities import personality_figures
@@ -57,6 +58,7 @@ def every_figure() -> Iterator[Figure]:
 
     yield from openai_figures()
     yield from remote_figures()
+    yield from download_figures()
     yield from image_figures()
     yield from personality_figures()
     yield from socketio_figures()

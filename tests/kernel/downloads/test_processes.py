@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lollms_kernel.downloads import Downloads, Wanted
+from lollms_kernel.errors import QueueFull, Unavailable
 from lollms_kernel.testing.fakes.hub import FRAME, FakeHub
 
 from .conftest import FILE, REPO, content
@@ -28,6 +29,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from lollms_kernel.downloads import Downloads, Wanted
+from lollms_kernel.errors import QueueFull, Unavailable
 
 async def main(folder, hub, repo, file):
     async with Downloads(Path(folder), hub, poll=0.05) as downloads:
@@ -304,3 +306,29 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(hub: FakeHub, tmp_
 
     assert done.stdout == "maker/other-GGUF/o.Q8_0.gguf\n"
     assert "% of 1.9 MiB" in done.stderr
+
+
+async def test_a_damaged_list_of_downloads_is_told_and_keeps_nobody_from_working(
+    hub: FakeHub, make_downloads: Make, tmp_path: Path
+) -> None:
+    places = Downloads(tmp_path / "gguf", hub.url).places
+    places.own.mkdir(parents=True)
+    places.records.write_bytes(b"this is no database" * 1000)
+
+    with pytest.raises(Unavailable, match="cannot be used"):
+        await make_downloads()
+
+    places.records.unlink()
+    await (await make_downloads()).ensure(Wanted(REPO, FILE))
+
+
+async def test_the_queue_has_an_end(
+    hub: FakeHub, make_downloads: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lollms_kernel.downloads.service.MAX_QUEUED", 1)
+    hub.storage.frame_delay = 0.05
+    downloads = await make_downloads()
+    await downloads.enqueue(REPO, FILE)
+
+    with pytest.raises(QueueFull):
+        await downloads.enqueue(REPO, "README.md")

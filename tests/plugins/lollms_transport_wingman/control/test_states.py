@@ -69,7 +69,7 @@ class World:
     async def open(self) -> Inference:
         """The life cycle as a start of the server begins it."""
         self.inference = Inference(
-            Home(self.folder),
+            Home(self.folder, self.folder),
             self.kernel.downloads,
             Loader(self.kernel),
             Active(),
@@ -272,7 +272,7 @@ async def left_behind(world: World, items: list[WingmanItem], state: str, file: 
     """What is on the disk after a run that ended so."""
     from lollms_kernel.downloads.database import Database
 
-    home = Home(world.folder)
+    home = Home(world.folder, world.folder)
     for item in items:
         await home.put(item)
     await home.close()
@@ -349,7 +349,7 @@ async def test_an_orderly_end_lets_the_model_run_again(world: World) -> None:
 async def test_a_folder_that_another_server_uses_is_left_alone(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = Home(world.folder)
+    other = Home(world.folder, world.folder)
     await other.put(wanted("theirs"))
 
     inference = await world.open()
@@ -359,7 +359,7 @@ async def test_a_folder_that_another_server_uses_is_left_alone(
     await other.close()
 
     assert "Another server uses Wingman's folder" in caplog.text
-    again = Home(world.folder)
+    again = Home(world.folder, world.folder)
     await again.open()
     assert [item.alias for item in again.items] == ["theirs"]
     await again.close()

@@ -56,6 +56,7 @@ class Loaded(msgspec.Struct):
     """One load in a process of its own."""
 
     seconds: float
+    processor: float
     mebibytes: float
     look: float
     count: int
@@ -65,6 +66,7 @@ def personality_figures() -> Iterator[Figure]:
     """All of them."""
     for size in SIZES:
         yield from loading(size)
+    yield conditioning()
     yield from request_overhead()
 
 
@@ -83,9 +85,10 @@ def loading(size: int, rounds: int = 3) -> Iterator[Figure]:
         raise RuntimeError("not all personalities were loaded")
     what = f"{size} personalities"
     yield Figure(f"load {what}, every file read", "ms", tuple(1000 * loaded.seconds for loaded in cold))
-    yield Figure(
-        f"load {what}, as they were at the last start", "ms", tuple(1000 * one.seconds for one in warm)
-    )
+    yield Figure(f"load {what}, as at the last start", "ms", tuple(1000 * one.seconds for one in warm))
+    for when, runs in (("every file read", cold), ("as at the last start", warm)):
+        name = f"load {what}, {when}: processor time"
+        yield Figure(name, "ms", tuple(1000 * loaded.processor for loaded in runs))
     yield Figure(f"memory of {what}", "MiB", tuple(loaded.mebibytes for loaded in warm))
     yield Figure(f"look for changes in {what}", "ms", tuple(1000 * loaded.look for loaded in warm))
 
@@ -110,17 +113,40 @@ def _measure(root: Path) -> Loaded:
 
     before = _resident()
     library = Library(MainConfig(), [Root(root)])
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     library.look()
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - worked
     memory = _resident() - before
-    return Loaded(seconds, memory, library.look(), len(library.personalities()))
+    return Loaded(seconds, processor, memory, library.look(), len(library.personalities()))
 
 
 def _resident() -> float:
     """MiB of this process in memory."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def conditioning(rounds: int = 5, requests: int = 2000) -> Figure:
+    """Finding a personality by its name among 500, and putting its conditioning before a request."""
+    from lollms_kernel.config.schema import MainConfig
+    from lollms_kernel.personalities import Personalities
+    from lollms_kernel.types import GenerateRequest, Message
+    from lollms_personality_loader.library import Library, Root
+
+    with tempfile.TemporaryDirectory(prefix="lollms-bench-") as folder:
+        _write_zoo(Path(folder), 500)
+        library = Library(MainConfig(), [Root(Path(folder))])
+        library.look()
+    found = Personalities({})
+    found.add(library)
+    request = GenerateRequest(id="1", messages=(Message("user", "hello"),), parameters={"seed": 1})
+    samples = []
+    for _ in range(rounds):
+        started = time.process_time()
+        for _ in range(requests):
+            found.find("Person 250").condition(request)
+        samples.append(1e6 * (time.process_time() - started) / requests)
+    return Figure("find a plain personality and condition a request (processor time)", "µs", tuple(samples))
 
 
 def request_overhead(rounds: int = 300, scripted_rounds: int = 60) -> Iterator[Figure]:

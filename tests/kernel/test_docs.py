@@ -30,7 +30,7 @@ HOOKS = ROOT / "docs" / "hooks.md"
 PAGES = sorted(
     page
     for page in ROOT.rglob("*.md")
-    if not {part for part in page.relative_to(ROOT).parts if part.startswith(".")}
+    if not {part for part in page.relative_to(ROOT).parts if part.startswith(".") or part == "node_modules"}
     and page.relative_to(ROOT).parts[0] not in {"lollms_configs", "models", "personal"}
 )
 

@@ -130,8 +130,9 @@ def evaluate() -> dict[str, Any]:
 
 def with_overlap(report: dict[str, Any]) -> dict[str, Any]:
     """The figures, and how many frozen turns the training text has word for word; takes as long as making it."""
-    plan = json.loads(REFERENCE.read_text("utf-8"))["training"]
-    seen = {normalised(example.text) for example in examples_of(plan["seed"], plan["examples"])}
+    stages = json.loads(REFERENCE.read_text("utf-8"))["stages"]
+    made = (example for stage in stages for example in examples_of(stage["seed"], stage["examples"]))
+    seen = {normalised(example.text) for example in made}
     detector, turns = EmbeddedDetector(), read_set(EVALUATION / "en.txt")
     right = [(detector.probability(t.turns, "en") >= detector.threshold) == t.complete for t in turns]
     new = [normalised(turn.turns[-1].content) not in seen for turn in turns]
@@ -212,12 +213,12 @@ def _tiny(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _training() -> Iterator[str]:
-    plan = json.loads(REFERENCE.read_text("utf-8"))["training"]
-    yield (
-        f"{plan['examples']:,.0f} different examples, {plan['epochs']:.0f} epochs, batches of {plan['batch']:.0f}, "
-        f"AdamW with one cycle up to {plan['rate']:g}, label smoothing {plan['smoothing']:g}, averaged weights, seed "
-        f"{plan['seed']:.0f}; {plan['words']:,.0f} words have an id of their own."
-    )
+    for number, stage in enumerate(json.loads(REFERENCE.read_text("utf-8"))["stages"], 1):
+        yield (
+            f"  {number}. {stage['examples']:,.0f} different examples, {stage['epochs']:.0f} epochs, batches of "
+            f"{stage['batch']:.0f}, AdamW with one cycle up to {stage['rate']:g}, label smoothing "
+            f"{stage['smoothing']:g}, averaged weights, seed {stage['seed']:.0f}; {stage['words']:,.0f} words known."
+        )
 
 
 def _size() -> Iterator[str]:

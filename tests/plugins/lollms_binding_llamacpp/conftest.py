@@ -293,3 +293,54 @@ def make_encoder(models: Path) -> Callable[..., Path]:
 def make_adapter(tmp_path: Path) -> Callable[..., Path]:
     """Writes a LoRA adapter for the alphabet model."""
     return lambda name, after, comes: write_adapter(tmp_path / "adapters" / name, after, comes)
+
+
+def write_projector(path: Path, width: int) -> Path:
+    """Eyes with random weights for a model of this width: a picture of 8 × 8 points becomes four tokens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(9)
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_type("mmproj")
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_string("clip.projector_type", "mlp")
+    writer.add_bool("clip.use_gelu", True)
+    numbers = {
+        "image_size": 8, "patch_size": 4, "embedding_length": 32, "feed_forward_length": 64, "block_count": 1,
+        "attention.head_count": 2, "projection_dim": width,
+    }  # fmt: skip
+    for name, number in numbers.items():
+        writer.add_uint32(f"clip.vision.{name}", number)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)
+    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
+    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(name, random.normal(0, 0.3, shape).astype(np.float32))
+
+    add("v.patch_embd.weight", 32, 3, 4, 4)
+    add("v.position_embd.weight", 4, 32)
+    for part in ("ln1", "ln2"):
+        writer.add_tensor(f"v.blk.0.{part}.weight", np.ones(32, np.float32))
+        writer.add_tensor(f"v.blk.0.{part}.bias", np.zeros(32, np.float32))
+    for part, rows, columns in (
+        *((part, 32, 32) for part in ("attn_q", "attn_k", "attn_v", "attn_out")),
+        ("ffn_up", 64, 32),
+        ("ffn_down", 32, 64),
+    ):
+        add(f"v.blk.0.{part}.weight", rows, columns)
+        add(f"v.blk.0.{part}.bias", rows)
+    add("mm.0.weight", width, 32)
+    add("mm.0.bias", width)
+    add("mm.2.weight", width, width)
+    add("mm.2.bias", width)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def make_projector(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a projector for a model of some width beside the models."""
+    return lambda width: write_projector(tmp_path / "mmproj.gguf", width)

@@ -311,6 +311,8 @@ async def test_guessing_ahead_changes_nothing(make_guide: Any) -> None:
             expected = (await answer(plain, twice, parameters=parameters))[:2]
             got = (await answer(guessing, twice, parameters=parameters))[:2]
             assert got[0] == expected[0]
+            assert got[1].usage is not None
+            assert expected[1].usage is not None
             assert got[1].usage.completion_tokens == expected[1].usage.completion_tokens
     figures = await guessing.engine_metrics(None)
     assert figures["spec_decode_num_drafts_total"] > 0

@@ -176,7 +176,8 @@ async def test_adapters_have_scales_for_each_request(
         return text_of(await ask(binding, raw_prompt="a", parameters={"temperature": 0, **parameters}))
 
     assert await answer() == "xyz"
-    off, other = [], [{"id": 1, "scale": 1.0}]
+    off: list[dict[str, Any]] = []
+    other = [{"id": 1, "scale": 1.0}]
     assert (await answer(lora=off, max_tokens=3)) == "bcd"
     assert (await answer(lora=other, max_tokens=3)) == "qrs"
     both = await asyncio.gather(*(answer(lora=scales, max_tokens=3) for scales in (off, other) * 4))

@@ -65,7 +65,8 @@ async def test_many_inputs_at_once_are_the_same_as_one_by_one(
     make_encoder()
     binding = await make_binding()
     words = "red green blue cat dog".split()
-    inputs: list[list[int | str]] = [[f"{a} {b}"] for a in words for b in words] * 8
+    pairs: list[list[int | str]] = [[f"{a} {b}"] for a in words for b in words]
+    inputs = pairs * 8
     together = await asyncio.gather(
         *(binding.embed_inputs(inputs, "encoder", EmbeddingOptions()) for _ in range(3))
     )
@@ -83,9 +84,10 @@ async def test_token_ids_and_mixtures_are_taken(make_encoder: Any, make_binding:
     made = await binding.embed_inputs([["red"], [2, 5, 3], [2, 5, "cat"]], "encoder", EmbeddingOptions())
     assert made[0].vectors == made[1].vectors
     assert made[2].tokens == 3
-    for wrong in ([[99]], [[-1]], [[]]):
+    wrong: list[list[int | str]] = [[99], [-1], []]
+    for tokens in wrong:
         with pytest.raises(InvalidRequest):
-            await binding.embed_inputs(wrong, "encoder", EmbeddingOptions())  # type: ignore[arg-type]
+            await binding.embed_inputs([tokens], "encoder", EmbeddingOptions())
     with pytest.raises(InvalidRequest, match="too large"):
         await binding.embed_inputs([["red " * 100]], "encoder", EmbeddingOptions())
     assert await binding.embed_inputs([], "encoder", EmbeddingOptions()) == []

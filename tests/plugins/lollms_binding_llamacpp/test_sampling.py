@@ -158,7 +158,7 @@ def test_a_grammar_binds_and_cutting_does_not_matter(vocabulary: Vocabulary, giv
     texts = []
     for cut in (True, False):
         sampler = Sampler(Sampling(**given), vocabulary, 3, 512, grammar, cut=cut)
-        tokens = []
+        tokens: list[int] = []
         for seed in range(20):
             token = sampler.sample(logits_of(seed, 2048))
             if token is None or token in vocabulary.end_tokens:
@@ -197,10 +197,10 @@ def test_a_lazy_grammar_begins_with_its_trigger(
         wanted[token] = 9
         assert sampler.sample(wanted) == token
     free = logits_of(5, vocabulary.size)
-    token = sampler.sample(free)
-    assert token is not None
-    assert vocabulary.piece(token).isdigit() is bound or not bound
-    assert (token == int(np.argmax(free))) is not bound
+    after = sampler.sample(free)
+    assert after is not None
+    assert vocabulary.piece(after).isdigit() or not bound
+    assert (after == int(np.argmax(free))) is not bound
 
 
 def test_an_answer_that_leaves_a_lazy_grammar_fails_alone(vocabulary: Vocabulary) -> None:

@@ -72,7 +72,7 @@ def parsed(text: str, sizes: list[int] | None = None) -> tuple[str, list[tuple[s
 
 
 ONE = ("get_weather", {"city": "Paris"})
-TWO = ("get_time", {})
+TWO: tuple[str, dict[str, Any]] = ("get_time", {})
 CASES = [
     ('<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>', "", [ONE]),
     ('See.\n<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>', "See.", [ONE]),

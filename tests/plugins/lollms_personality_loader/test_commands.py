@@ -72,7 +72,7 @@ def test_list_says_the_same_as_the_group_alone(workplace: Workplace) -> None:
 
     assert alone.stdout == listed.stdout
     found = {row[0]: row for row in rows(listed.stdout)}
-    assert found["guide/server_tour"][4] == "runs"
+    assert found["guide/server_tour"][5] == "runs"
 
 
 def test_show_tells_all_of_one_found_by_its_name(workplace: Workplace) -> None:

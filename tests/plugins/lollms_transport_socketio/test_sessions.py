@@ -83,9 +83,15 @@ async def test_a_second_socket_takes_the_session_over(keeping: ServerProcess) ->
     assert said[1].startswith("word word")
 
 
-async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(lollms_server: Any) -> None:
-    server = lollms_server(config(history_limit=1024), INSTANCES)
-    async with connected(server.url, auth={"api_key": KEYS[0]}) as client:
+@pytest.fixture(scope="module")
+def forgetful() -> Iterator[ServerProcess]:
+    with ServerProcess(config(history_limit=1024, max_sessions=1, selection="shared"), INSTANCES) as server:
+        yield server
+
+
+async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(forgetful: ServerProcess) -> None:
+    async with connected(forgetful.url, auth={"api_key": KEYS[0]}) as client:
+        await client.ask("select_binding", {"binding_name": "echo"}, reply="select_binding")
         for letter in "abc":
             await client.answer(letter * 200, personality=0)
 
@@ -94,8 +100,8 @@ async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(lollms_serv
     assert [text[0] for text in said] == ["b", "b", "c", "c", "n"]
 
 
-async def test_expired_and_superfluous_sessions_are_forgotten(lollms_server: Any) -> None:
-    server = lollms_server(config(max_sessions=1, session_ttl=3600), INSTANCES)
+async def test_of_too_many_sessions_the_oldest_are_forgotten(forgetful: ServerProcess) -> None:
+    server = forgetful
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     await say(server.url, first)
     await say(server.url, second)
@@ -107,8 +113,8 @@ async def test_expired_and_superfluous_sessions_are_forgotten(lollms_server: Any
 # --- one choice for all -----------------------------------------------------------------------------------
 
 
-async def test_a_setting_brings_back_the_choice_that_all_sockets_share(lollms_server: Any) -> None:
-    server = lollms_server(config(selection="shared"), INSTANCES)
+async def test_a_setting_brings_back_the_choice_that_all_sockets_share(forgetful: ServerProcess) -> None:
+    server = forgetful
     auth = {"api_key": KEYS[0]}
     async with connected(server.url, auth=auth) as mine, connected(server.url, auth=auth) as theirs:
         await mine.ask("select_binding", {"binding_name": "counting"}, reply="select_binding")

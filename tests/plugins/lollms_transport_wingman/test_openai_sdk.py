@@ -295,6 +295,8 @@ def test_text_completions_of_several_prompts(sdk: openai.OpenAI) -> None:
     ]
     logprobs: Any = answer.choices[0].logprobs
     assert [entry["token"] for entry in logprobs.content] == ["a", "b", "c"]
+    twice = sdk.completions.create(model="engine", prompt=["x", "x"]).usage
+    assert twice is not None and (twice.prompt_tokens, twice.completion_tokens) == (14, 4)
     stream = list(sdk.completions.create(model="engine", prompt=[120, 121], stream=True))
     assert [chunk.choices[0].text for chunk in stream] == ["ab", "c", ""]
     assert stream[-1].choices[0].finish_reason == "stop"

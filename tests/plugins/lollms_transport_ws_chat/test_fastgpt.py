@@ -245,12 +245,10 @@ async def test_the_documents_environment_makes_fastgpt_answer(fake: FakeOpenAI, 
     server = ChatServer.make(root=tmp_path, env={"CHAT_MODEL_APP_ID": "from-environment"})
     with server.process:
         async with connected(server.own, "u", features="stream") as client:
-            await client.receive()
-            await client.at(0.4)
+            await client.heard()
             await client.say("To the service.")
-            assert (await client.receive("AI_RESPONSE"))["text"] == "To the service."
+            assert (await client.heard())["text"] == "To the service."
             assert "AI_RESPONSE_DELTA" in [message["type"] for _, message in client.got]
-            await client.at(client.now + 0.4)
             fake.faults.append(refusal(500, SECRET, PATH))
             await client.say("Once more.")
             error = await client.receive("ERROR")

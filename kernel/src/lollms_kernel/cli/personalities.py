@@ -82,9 +82,10 @@ def _list(config_dir: Path, as_json: bool) -> None:
     found = _kernel(config_dir).personalities.values()
     cards = sorted((personality.card for personality in found), key=lambda card: card.id)
     rows = [{**msgspec.to_builtins(card), "script": _script(card)} for card in cards]
+    scripted = ("script",) if any(row["script"] for row in rows) else ()
     show(
         rows,
-        ("id", "name", "category", "language", "script", "description"),
+        ("id", "name", "category", "language", "description", *scripted),
         as_json=as_json,
         empty="There is no personality; put a folder with a config.yaml into paths.personalities_folder.",
     )

@@ -103,9 +103,9 @@ class Actor:
         self.closed = False
 
     @property
-    def busy(self) -> bool:
-        """Whether an answer is being made."""
-        return bool(self._replying)
+    def state(self) -> str:
+        """See `Session.state`."""
+        return self.session.state(self._clock())
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:

@@ -128,11 +128,6 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._actors)
 
-    @property
-    def busy(self) -> bool:
-        """Whether any answer is being made."""
-        return any(actor.busy for actor in self._actors.values())
-
     def actors(self, tenant: str) -> list[Actor]:
         """The sessions in memory that belong to a key."""
         return [actor for key, actor in self._actors.items() if key.tenant == tenant]

@@ -34,6 +34,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     sampling: Sampling
     requests: tuple[GenerateRequest, ...]
+    prompts: int
+    """How many prompts they answer; each has as many answers."""
     ping_interval: float
     after_sampling: bool = False
     is_batch: bool = False
@@ -62,6 +64,7 @@ async def make_order(
         target=target,
         sampling=sampling,
         requests=tuple(requests),
+        prompts=len(bases),
         ping_interval=call.server.settings.ping_interval if interval is None else _ping(interval),
         after_sampling=bool(sampling.parameters.get("post_sampling_probs")),
         response_fields=tuple(fields.texts("response_fields", 256, 256) or ()),

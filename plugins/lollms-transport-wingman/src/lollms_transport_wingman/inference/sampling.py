@@ -156,7 +156,9 @@ def read_sampling(fields: Fields) -> Sampling:
     for name, read in _OTHERS.items():
         if name in fields:
             parameters[name] = read(name, fields)
-    if "grammar" in parameters and "json_schema" in parameters:
+    if not parameters.get("grammar", ""):
+        parameters.pop("grammar", None)
+    elif "json_schema" in parameters:
         del parameters["json_schema"]  # llama-server prefers the grammar
     if parameters.get("dry_base", 1.0) < 1.0:
         parameters["dry_base"] = 1.75

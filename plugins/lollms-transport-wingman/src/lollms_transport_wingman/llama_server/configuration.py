@@ -18,9 +18,11 @@ from lollms_kernel.config.schema import (
     SecurityConfig,
     ServerConfig,
 )
-from lollms_kernel.errors import ConfigError
+from lollms_kernel.errors import ConfigError, LollmsError
 from lollms_kernel.parameters import ENDLESS
 
+from ..inference.fields import Fields
+from ..inference.sampling import read_sampling
 from ..settings import WingmanSettings
 
 INSTANCE = "llama"
@@ -64,6 +66,8 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     chat_template_file: Path | None = None
     temperature: float | None = None
     seed: int | None = None
+    sampling: dict[str, Any] = {}
+    """Other parameters that requests get unless they say otherwise."""
     lora: tuple[Path, ...] = ()
     lora_scaled: tuple[str, ...] = ()
     lora_init_without_apply: bool = False
@@ -159,6 +163,7 @@ def instance_settings(flags: Flags) -> dict[str, Any]:
     if adapters:
         told["lora"] = adapters
     defaults = {
+        **sampling_defaults(flags),
         "temperature": flags.temperature,
         "seed": flags.seed,
         "max_tokens": _positive(flags.n_predict) or ENDLESS,
@@ -166,6 +171,26 @@ def instance_settings(flags: Flags) -> dict[str, Any]:
     }
     told["default_parameters"] = {name: value for name, value in defaults.items() if value is not None}
     return {**settings, **{name: value for name, value in told.items() if value is not None}}
+
+
+def sampling_defaults(flags: Flags) -> dict[str, Any]:
+    """Parameters of requests, checked as those of a request are. Raises ConfigError."""
+    given = dict(flags.sampling)
+    for name in ("grammar", "json_schema"):
+        file = given.pop(f"{name}_file", None)
+        if file is not None:
+            given[name] = _existing(file, f"--{name.replace('_', '-')}-file").read_text("utf-8")
+    letters = given.pop("sampler_letters", None)
+    if letters is not None:
+        given["samplers"] = letters
+    elif "samplers" in given:
+        given["samplers"] = given["samplers"].split(";")
+    if "dry_sequence_breakers" in given:
+        given["dry_sequence_breakers"] = list(given["dry_sequence_breakers"])
+    try:
+        return read_sampling(Fields(given)).parameters
+    except LollmsError as error:
+        raise ConfigError(error.message.replace("Field", "The flag for the field"), hint=error.hint) from None
 
 
 def _adapters(flags: Flags) -> list[dict[str, Any]]:

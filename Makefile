@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python chooses the interpreter for .venv, ARGS='…' is handed to serve, test and bench;
 # JOBS=N runs the tests in N processes, by default one for each core.
 .POSIX:
-.PHONY: all install engine serve test lint fix bench docs clean
+.PHONY: all install engine images serve test lint fix bench docs clean
 
 BIN = .venv/bin
 CODE = kernel plugins tests benchmarks
@@ -16,6 +16,9 @@ install:
 
 engine:
 	@sh tools/install.sh engine
+
+images:
+	@sh tools/install.sh images
 
 serve: install
 	@$(BIN)/lollms serve $(ARGS)

@@ -6,12 +6,14 @@
 #   test    the tools, the engine, and the programs that tests run for real (a browser, Redis, node): fails where one
 #           is missing
 #   engine  try to build the engine once more
+#   images  diffusers and torch, for pictures; the server works without them
 #
 # PYTHON names the interpreter to use (3.11 or newer); by default the first suitable one of the PATH.
 set -eu
 cd "$(dirname "$0")/.."
 
 PLUGIN=./plugins/lollms-binding-llamacpp
+IMAGES=./plugins/lollms-binding-diffusers
 LOG=.venv/llama.cpp-build.log
 
 say() { printf '%s\n' "$*"; }
@@ -107,6 +109,12 @@ ensure_engine() {
     fi
 }
 
+install_images() {
+    say "Installing torch and diffusers into .venv: minutes the first time, up to some GB of downloads."
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e "$IMAGES[engine]"
+    say "Pictures are ready: lollms generate --type tti -o out.png 'a red circle on white'"
+}
+
 # Programs that tests run, with the Debian package of each. They are installed where that can be done without asking.
 ensure_programs() {
     missing=
@@ -167,8 +175,13 @@ engine)
     build_engine
     has_engine
     ;;
+images)
+    ensure_venv
+    ensure_packages requirements.txt
+    install_images
+    ;;
 *)
-    say "usage: sh tools/install.sh run|lint|test|engine" >&2
+    say "usage: sh tools/install.sh run|lint|test|engine|images" >&2
     exit 2
     ;;
 esac

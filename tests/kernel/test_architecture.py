@@ -36,6 +36,7 @@ ROOMS: list[set[str]] = [
         "endings",
         "gguf_header",
         "quantization",
+        "processors",
     },
     {
         "gpu",
@@ -84,6 +85,7 @@ PROMISED = {
     "downloads",
     "gguf_header",
     "quantization",
+    "processors",
 }
 """What plugins may use of the kernel."""
 

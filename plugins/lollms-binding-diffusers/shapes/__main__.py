@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=HERE / "build", help="folder of intermediate files")
     parser.add_argument("--output", type=Path, default=TARGET, help="folder of the model")
     parser.add_argument("--autoencoder-steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=3600, help="training steps of the diffusion model")
+    parser.add_argument("--steps", type=int, default=1800, help="training steps of the diffusion model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="evaluate every so many captions only")
     parser.add_argument("--results", action="store_true", help="write RESULTS.md")

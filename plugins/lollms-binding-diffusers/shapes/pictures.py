@@ -97,14 +97,27 @@ def _distance(shape: str, x: Pixels, y: Pixels, radius: float) -> Pixels:
     raise ValueError(f"There is no shape {shape!r}; known: {', '.join(SHAPES)}.")
 
 
-def draw(scene: Scene, dice: random.Random | None = None) -> Pixels:
+@dataclass(frozen=True)
+class Shake:
+    """How far a drawing may differ from its scene: in pixels, and in values of 0 to 255."""
+
+    place: float
+    radius: float
+    colour: float
+
+
+WIDE: Final = Shake(1.5, 1.5, 6)
+SLIGHT: Final = Shake(0.75, 1.0, 4)
+
+
+def draw(scene: Scene, dice: random.Random | None = None, shake: Shake = WIDE) -> Pixels:
     """The scene as `(SIZE, SIZE, 3)` values 0 to 255; `dice` shakes place, size and colours a little."""
     x, y = (SIZE / 2 + shift for shift in POSITIONS[scene.position])
     radius, colours = 17.0, [np.array(COLOURS[name], np.float32) for name in (scene.colour, scene.background)]
     if dice is not None:
-        x, y = x + dice.uniform(-1.5, 1.5), y + dice.uniform(-1.5, 1.5)
-        radius = dice.uniform(15.5, 18.5)
-        colours = [colour + dice.uniform(-6, 6) for colour in colours]
+        x, y = x + dice.uniform(-shake.place, shake.place), y + dice.uniform(-shake.place, shake.place)
+        radius = dice.uniform(radius - shake.radius, radius + shake.radius)
+        colours = [colour + dice.uniform(-shake.colour, shake.colour) for colour in colours]
     alpha = coverage(scene.shape, x, y, radius)[:, :, None]
     picture = alpha * colours[0] + (1 - alpha) * colours[1]
     drawn: Pixels = np.clip(picture, 0, 255).astype(np.float32)

@@ -91,9 +91,9 @@ class Workplace:
             env=self.environment(),
         )
 
-    def terminal(self, *words: str) -> Terminal:
+    def terminal(self, *words: str, env: Mapping[str, str] | None = None) -> Terminal:
         """Start a command on a terminal."""
-        return Terminal(words, self.root, self.environment())
+        return Terminal(words, self.root, self.environment(env))
 
 
 class Terminal:
@@ -135,6 +135,11 @@ class Terminal:
             assert self._read(deadline), f"{pattern!r} did not appear in {self._screen!r}"
         seen, self._screen = self._screen[: match.end()], self._screen[match.end() :]
         return seen
+
+    @property
+    def rest(self) -> str:
+        """What has appeared and was not yet expected."""
+        return self._screen
 
     def settle(self) -> None:
         """Wait until the command waits for keys. readline shows its prompt a moment before it does, and a signal in

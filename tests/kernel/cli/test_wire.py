@@ -91,6 +91,13 @@ def test_a_stream_with_everything() -> None:
     assert got[-1] == Finished("length", Usage(3, 2, 0), metadata={"model_used": "m", "request_id": "r"})
 
 
+@pytest.mark.parametrize(("sent", "preview"), [("SlBFRw==", b"JPEG"), ("not base64!", None), (7, None)])
+def test_a_preview_travels_with_its_step(sent: Any, preview: bytes | None) -> None:
+    content = {"status": "progress", "step": 1, "total": 4, "preview": sent, "mime_type": "image/jpeg"}
+    got = chunks(event("info", content), event("final", [output("Hello")]))
+    assert got[0] == Progress(1, 4, preview, "image/jpeg")
+
+
 def test_text_that_was_not_streamed_comes_with_the_end() -> None:
     assert chunks(event("final", [output("Hello")]))[0] == TextDelta("Hello")
 

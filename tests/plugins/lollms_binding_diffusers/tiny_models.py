@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,73 @@ def strict_safety_checker() -> dict[str, Any]:
         ),
         "requires_safety_checker": True,
     }
+
+
+RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+UNET = {
+    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
+    "down_blocks.0.resnets.0": "input_blocks.1.0", "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+    "down_blocks.1.resnets.0": "input_blocks.3.0", "down_blocks.1.attentions.0": "input_blocks.3.1",
+    "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+    "up_blocks.0.resnets.0": "output_blocks.0.0", "up_blocks.0.attentions.0": "output_blocks.0.1",
+    "up_blocks.0.resnets.1": "output_blocks.1.0", "up_blocks.0.attentions.1": "output_blocks.1.1",
+    "up_blocks.0.upsamplers.0.conv": "output_blocks.1.2.conv",
+    "up_blocks.1.resnets.0": "output_blocks.2.0", "up_blocks.1.resnets.1": "output_blocks.3.0",
+}  # fmt: skip
+VAE: list[tuple[str, Any]] = [
+    (r"coder\.conv_norm_out", "coder.norm_out"),
+    (r"mid_block\.resnets\.0", "mid.block_1"),
+    (r"mid_block\.resnets\.1", "mid.block_2"),
+    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
+    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+    (r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2"),
+    (r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample"),
+    (r"up_blocks\.(\d)\.resnets\.(\d)", lambda found: f"up.{3 - int(found[1])}.block.{found[2]}"),
+    (r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{3 - int(found[1])}.upsample"),
+    (r"conv_shortcut", "nin_shortcut"),
+]
+
+
+def unet_name(name: str) -> str:
+    """A parameter of the tiny UNet by the name that published checkpoints give it."""
+    start = max((known for known in UNET if name.startswith(f"{known}.")), key=len)
+    rest = name.removeprefix(f"{start}.")
+    if "resnets" in start:
+        layer, _, kind = rest.rpartition(".")
+        rest = f"{RESNET[layer]}.{kind}"
+    return f"model.diffusion_model.{UNET[start]}.{rest}"
+
+
+def vae_name(name: str) -> str:
+    """The same for the VAE."""
+    for pattern, place in VAE:
+        name = re.sub(pattern, place, name)
+    return f"first_stage_model.{name}"
+
+
+def text_name(name: str) -> str:
+    """The same for the text encoder."""
+    return f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"
+
+
+def single_file(folder: Path, target: Path, *, with_config: bool = True) -> None:
+    """A tiny pipeline's weights as one checkpoint, named as in published ones, and its configuration beside it."""
+    from safetensors.torch import load_file, save_file
+
+    weights: dict[str, Any] = {}
+    for part, named in (("unet", unet_name), ("vae", vae_name), ("text_encoder", text_name)):
+        for file in (folder / part).glob("*.safetensors"):
+            for name, value in load_file(file).items():
+                place = named(name)
+                attention = ".attn_1." in place and ".norm." not in place and value.ndim == 2
+                weights[place] = value[:, :, None, None] if attention else value
+    save_file(weights, target)
+    if with_config:
+        no_weights = shutil.ignore_patterns("*.safetensors")
+        shutil.copytree(folder, target.with_suffix(".config"), ignore=no_weights)

@@ -15,10 +15,11 @@ import lollms_binding_llamacpp
 from lollms_binding_llamacpp import LlamaCppBinding
 from lollms_binding_llamacpp.installation import ENGINE
 from lollms_binding_llamacpp.parameters import Sampling
-from lollms_binding_llamacpp.threads import automatic_threads, physical_cores
+from lollms_binding_llamacpp.threads import automatic_threads
 from lollms_kernel.config.decode import convert
 from lollms_kernel.errors import ConfigError
 from lollms_kernel.plugins import load_plugins
+from lollms_kernel.processors import physical_cores
 from lollms_kernel.types import GenerateRequest
 
 

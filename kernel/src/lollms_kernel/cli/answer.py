@@ -12,6 +12,10 @@ import click
 
 from ..errors import error_from_code
 from ..types import Chunk, Failed, Finished, Info, Notice, Output, Progress, TextDelta, ThoughtDelta, ToolCall
+from .inline_image import ROWS, in_line, protocol_of
+
+BAR = 24
+"""Width of a progress bar."""
 
 _CONTROLS = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
 
@@ -63,13 +67,16 @@ class Screen:
     not be able to steer the terminal.
     """
 
-    def __init__(self, *, text: bool = True) -> None:
+    def __init__(self, *, text: bool = True, pictures: bool = False) -> None:
         self._text = text
         self._out_is_terminal = sys.stdout.isatty()
         self._err_is_terminal = sys.stderr.isatty()
         self._open: str | None = None
         """Which kind of text the cursor stands in; None at the beginning of a line."""
         self._at_line_start = True
+        self._pictures = protocol_of() if pictures and self._err_is_terminal else None
+        self._below = 0
+        """Lines under the cursor that a preview takes."""
 
     def show(self, chunk: Chunk) -> None:
         """Show one chunk at once."""
@@ -80,8 +87,8 @@ class Screen:
                 self._write("thought", text)
                 if end:
                     self.end()
-            case Progress(step=step, total=total) if self._err_is_terminal:
-                self._progress(f"{step}/{total}")
+            case Progress() if self._err_is_terminal:
+                self._progress(chunk)
             case Info(content=content):
                 self.note(content if isinstance(content, str) else _in_words(content))
             case Notice(message=message):
@@ -96,16 +103,33 @@ class Screen:
 
     def end(self) -> None:
         """Finish the line that the cursor stands in."""
+        if self._below:
+            click.echo(f"\x1b[{self._below}B", nl=False, err=True)
+            self._below = 0
         if self._open is not None and not self._at_line_start:
             click.echo(err=self._open != "text")
         self._open = None
         self._at_line_start = True
 
-    def _progress(self, text: str) -> None:
+    def _progress(self, progress: Progress) -> None:
         if self._open != "progress":
             self.end()
             self._open, self._at_line_start = "progress", False
-        click.secho(f"\r{text}", dim=True, nl=False, err=True)
+        click.secho(f"\r{bar(progress.step, progress.total)}", dim=True, nl=False, err=True)
+        picture = in_line(progress.preview, self._pictures) if progress.preview else None
+        if picture is None:
+            return
+        if not self._below:  # make room under the bar once, so that nothing scrolls between two previews
+            self._below = ROWS + 1
+            click.echo("\n" * self._below + f"\x1b[{self._below}A", nl=False, err=True)
+        click.echo(f"\x1b7\r\x1b[1B{picture}\x1b8", nl=False, err=True)
+
+    def picture(self, data: bytes) -> None:
+        """Show a finished picture on stderr, where the terminal can."""
+        shown = in_line(data, self._pictures)
+        if shown is not None:
+            self.end()
+            click.echo(shown, err=True)
 
     def _write(self, kind: str, text: str) -> None:
         if self._open != kind:
@@ -117,6 +141,12 @@ class Screen:
             click.echo(printable(text) if self._out_is_terminal else text, nl=False)
         if text:
             self._at_line_start = text.endswith("\n")
+
+
+def bar(step: int, total: int) -> str:
+    """How far it is, as a bar and as numbers."""
+    done = round(BAR * min(step, total) / total) if total > 0 else 0
+    return f"[{'#' * done}{'.' * (BAR - done)}] {step}/{total}"
 
 
 def printable(text: str) -> str:

@@ -21,6 +21,8 @@ from .conversation import Conversation, read_lines
 from .tables import format_json
 
 _TEXT_MAKERS = ("ttt", "stt")
+PREVIEW_EVERY = 5
+"""Steps between two previews of a picture."""
 _MEDIA = ("image", "audio", "video")
 
 
@@ -67,6 +69,11 @@ class Parameter(click.ParamType[tuple[str, Any]]):
 @click.option(
     "--stream/--no-stream", default=True, help="Print text as it comes (default) or when it is whole."
 )
+@click.option(
+    "--preview/--no-preview",
+    default=None,
+    help="Show pictures in the terminal, where it can; --preview also while they are made.",
+)
 @options.as_json
 @click.option(
     "-o",
@@ -88,6 +95,7 @@ def generate(
     parameters: tuple[tuple[str, Any], ...],
     attachments: tuple[Path, ...],
     stream: bool,
+    preview: bool | None,
     as_json: bool,
     output: Path | None,
 ) -> None:
@@ -106,10 +114,10 @@ def generate(
         _question(prompt),
         media=tuple(map(_read_media, attachments)),
         generation_type=generation_type,
-        parameters=dict(parameters),
+        parameters={**({"previews": PREVIEW_EVERY} if preview else {}), **dict(parameters)},
     )
     streaming = stream and not as_json and output is None
-    answer, screen = Answer(), Screen(text=streaming)
+    answer, screen = Answer(), Screen(text=streaming, pictures=preview is not False)
     with open_partner(config_dir, url, api_key) as partner:
         try:
             answer.receive(partner.ask(request), screen.show)
@@ -119,6 +127,9 @@ def generate(
         _write(f"{format_json(_as_json(answer))}\n".encode(), output)
     elif answer.outputs:
         _write_outputs(answer, output, text_is_shown=streaming)
+        for item in answer.outputs if output is not None else ():
+            if item.type == "image" and isinstance(item.data, bytes):
+                screen.picture(item.data)
     elif not streaming:
         _write((answer.text if answer.text.endswith("\n") else f"{answer.text}\n").encode(), output)
 

@@ -171,9 +171,18 @@ def _info(content: Any) -> Chunk:
     if isinstance(content, dict):
         step, total = content.get("step"), content.get("total")
         if content.get("status") == "progress" and isinstance(step, int) and isinstance(total, int):
-            return Progress(step, total)
+            return Progress(step, total, _preview(content), content.get("mime_type"))
         return Info(content)
     return Info(str(content))
+
+
+def _preview(content: dict[str, Any]) -> bytes | None:
+    """The picture that came with a step; one that cannot be read is none."""
+    text = content.get("preview")
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except binascii.Error:
+        return None
 
 
 def _failed(event: _Event) -> Failed:

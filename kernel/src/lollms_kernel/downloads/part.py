@@ -79,7 +79,7 @@ class Part:
         if self._digest is None:
             return
         at = 0
-        while block := os.pread(self._handle, BLOCK, at):
+        while at < self.size and (block := os.pread(self._handle, min(BLOCK, self.size - at), at)):
             self._digest.update(block)
             at += len(block)
 

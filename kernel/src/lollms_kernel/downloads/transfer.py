@@ -201,9 +201,8 @@ class Transfer:
 
     async def _fetch_patiently(self) -> None:
         """Fetch the rest, with further tries after what may pass, as long as bytes arrive now and then."""
-        failures = 0
+        failures, farthest = 0, self._part.size
         while not self._is_whole():
-            before = self._part.size
             try:
                 await self._fetch()
                 if not self.download.total or self._is_whole():
@@ -213,7 +212,8 @@ class Transfer:
                 )
             except (Unavailable, RateLimited) as error:
                 problem = error
-            failures = 1 if self._part.size - before >= ENOUGH else failures + 1
+            failures = 1 if self._part.size - farthest >= ENOUGH else failures + 1
+            farthest = max(farthest, self._part.size)  # what had to be thrown away does not count twice
             wait = problem.retry_after
             if failures > self._retries or (wait or 0) > self._pauses.patience:
                 raise problem
@@ -241,10 +241,16 @@ class Transfer:
                 hint="The hub or a proxy sends something else. Start the download again later.",
             ) from None
         except NothingLeft as nothing:
-            if nothing.total != self._part.size or (known.total and known.total != nothing.total):
-                await self._discard()
-                raise Unavailable("The hub has fewer bytes than are here; it is fetched anew.") from None
-            self.download = msgspec.structs.replace(known, total=nothing.total)
+            if nothing.total == self._part.size and known.total in (0, nothing.total):
+                self.download = msgspec.structs.replace(known, total=nothing.total)
+                return
+            await self._discard()
+            if known.total and nothing.total and nothing.total != known.total:
+                raise DownloadFailed(
+                    f"The hub says that the file has {known.total} bytes, but sends only {nothing.total}.",
+                    hint="Start the download again later; perhaps the repository is being changed.",
+                ) from None
+            raise Unavailable("The hub has fewer bytes than are here; it is fetched anew.") from None
 
     async def _take_over(self, answer: Answer) -> None:
         """Compare an answer's headers with what is known. Raises _Changed, or what is wrong."""
@@ -292,8 +298,8 @@ class Transfer:
                     if writing is not None:
                         await asyncio.shield(writing)
                     writing, gathered, size, since = self._write(gathered), [], 0, self._clock()
-                    self.download = self._meter.measured(self.download, self._part.size)
-                    await self._meter.note(self.download)
+                self.download = self._meter.measured(self.download, self._part.size)
+                await self._meter.note(self.download)
         finally:
             await settled(writing)
             if gathered:

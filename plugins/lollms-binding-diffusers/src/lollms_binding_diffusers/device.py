@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from lollms_kernel.errors import ModelLoadFailed
+from lollms_kernel.processors import physical_cores
 
 from .settings import DiffusersSettings
 
@@ -18,7 +18,6 @@ SMALL_MODEL = 100 * 10**6
 """Bytes of weights below which one thread is as fast as several: handing work over costs more than the work."""
 ROOM = 1.35
 """A model needs this times its weights, for what it computes on the way."""
-_TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,22 +61,6 @@ def place(device: str, free: int | None, weights: int, largest: int) -> tuple[Pl
 def automatic_threads(weights: int) -> int:
     """One thread for a small model, else one for each physical core that this process may use."""
     return 1 if weights < SMALL_MODEL else physical_cores()
-
-
-def physical_cores(topology: Path = _TOPOLOGY) -> int:
-    """Cores that this process may run on; a core's second hyper-thread does not count."""
-    try:
-        allowed = os.sched_getaffinity(0)
-    except AttributeError:  # not on this operating system
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in allowed:
-        place = topology / f"cpu{cpu}" / "topology"
-        try:
-            cores.add(((place / "physical_package_id").read_text(), (place / "core_id").read_text()))
-        except OSError:
-            return len(allowed)
-    return len(cores) or 1
 
 
 def free_memory(torch: Any, device: str) -> int | None:

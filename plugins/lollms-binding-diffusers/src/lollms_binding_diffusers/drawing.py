@@ -138,7 +138,10 @@ class Watch:
                 continue
             told.add(item.job)
             picture = None
-            if wanted.previews and self._step % wanted.previews == 0 and self._step < total:
+            every = wanted.previews or (
+                wanted.partial_images and max(1, total // (wanted.partial_images + 1))
+            )
+            if every and self._step % every == 0 and self._step < total:
                 picture = preview(pipeline, latents, place)
             item.job.report(
                 Progress(

@@ -34,7 +34,7 @@ def freeing(what: str, work: Callable[[], T]) -> T:
     """The result of `work`. Raises OutOfMemory where memory runs out, after what the work held was freed."""
     try:
         return work()
-    except Exception as error:
+    except Exception as error:  # whatever it is goes on, but for an exhausted memory
         if not is_exhaustion(error):
             raise
     # Out of the except block: there, and in the context of a new error, the traceback still holds every tensor.

@@ -22,10 +22,10 @@ MAX_PROMPT: Final = 20_000
 SCHEDULERS: Final[tuple[str, ...]] = get_args(SchedulerName)
 
 _SIZE = re.compile(r"(\d{1,5})\s*[x×]\s*(\d{1,5})")
-_KNOWN = frozenset(
+KNOWN = frozenset(
     "width height size image_size num_inference_steps steps guidance_scale cfg_scale negative_prompt seed n "
     "num_images strength controlnet_scale controlnet_model scheduler previews lora_scale num_frames fps "
-    "video_format audio_length_in_s duration max_tokens context_size stop output_format quality".split()
+    "video_format audio_length_in_s duration max_tokens context_size stop partial_images".split()
 )
 _IRRELEVANT = frozenset(
     "temperature top_k top_p repeat_penalty repeat_last_n min_p".split()
@@ -49,6 +49,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: str | None = None
     previews: int = 0
     """A preview after every so many steps; 0: none."""
+    partial_images: int = 0
+    """So many previews, spread over the steps: OpenAI's way to say it."""
     lora_scale: float | None = None
     frames: int | None = None
     fps: int = 8
@@ -68,7 +70,7 @@ def read_parameters(given: Parameters, prompt: str, settings: DiffusersSettings)
         )
     width, height = _size(given, settings.max_size)
     seed = _integer(given, ("seed",), -1, MAX_SEED)
-    ignored = sorted(given.keys() - _KNOWN - _IRRELEVANT)
+    ignored = sorted(given.keys() - KNOWN - _IRRELEVANT)
     notices = (
         (Notice("parameters_ignored", f"Not used for images: {', '.join(ignored)}.", {"names": ignored}),)
         if ignored
@@ -88,6 +90,7 @@ def read_parameters(given: Parameters, prompt: str, settings: DiffusersSettings)
         controlnet_model=_text(given, "controlnet_model"),
         scheduler=_one_of(given, "scheduler", SCHEDULERS),
         previews=_integer(given, ("previews",), 0, settings.max_steps) or 0,
+        partial_images=_integer(given, ("partial_images",), 0, settings.max_steps) or 0,
         lora_scale=_number(given, ("lora_scale",), -4, 4),
         frames=_integer(given, ("num_frames",), 1, 256),
         fps=_integer(given, ("fps",), 1, 60) or 8,

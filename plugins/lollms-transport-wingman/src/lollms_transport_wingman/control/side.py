@@ -45,7 +45,7 @@ class ControlSide(Side):
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         super().__init__(kernel, settings)
         self._active = Active()
-        self._home = Home(Path(settings.home).expanduser())
+        self._home = Home(Path(settings.home).expanduser(), kernel.downloads.places.folder)
         self._probe = Probe()
         self._inference_listener: Listener | None = None
         default_port = settings.inference_port or DEFAULT_PORT

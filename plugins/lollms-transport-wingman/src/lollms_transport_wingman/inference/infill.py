@@ -30,7 +30,7 @@ async def infill(call: Call) -> None:
         )
     sampling = read_sampling(fields)
     counted = counted_prompt(sampling.stream and target.has_engine)
-    base = base_request(call, target, sampling, infill=gap, raw_thoughts=True, parameters=counted)
+    base = base_request(call, target, infill=gap, raw_thoughts=True, parameters=counted)
     await respond(call, NativeShape(await make_order(call, fields, target, sampling, [base])))
 
 

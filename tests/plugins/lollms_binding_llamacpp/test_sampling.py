@@ -229,6 +229,11 @@ def test_an_answer_that_leaves_a_lazy_grammar_fails_alone(vocabulary: Vocabulary
         'root ::= ("a"{1,1000}){1,1000}',
         "root ::= undefined",
         "\n".join(f"r{n} ::= r{n + 1}" for n in range(5000)),
+        'root ::= ("a"?){1,900}',
+        'root ::= x x x x x x x x\nx ::= ("a"?){1,200}',
+        "\n".join(
+            ["root ::= r0", *(f"r{n} ::= r{n + 1} r{n + 1} | r{n + 1}" for n in range(12)), 'r12 ::= "a"?']
+        ),
         'start ::= "a"',
         'root ::= "a\0"',
         "root ::= [\\xZZ]",
@@ -295,6 +300,17 @@ def test_schemas_become_grammars_that_parse(vocabulary: Vocabulary) -> None:
         {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 3},
     ):
         grammar = schema_grammar(json.dumps(schema))
+        check_grammar(grammar)
+        Sampler(Sampling(), vocabulary, 1, 64, grammar).close()
+
+
+def test_grammars_of_many_parts_that_can_be_followed_are_taken(vocabulary: Vocabulary) -> None:
+    properties = {f"p{number}": {"type": "string", "maxLength": 300} for number in range(20)}
+    for grammar in (
+        schema_grammar(json.dumps({"type": "object", "properties": properties})),
+        'root ::= ("a" | "a" "a")* [a-z]{0,900} # a comment\n',
+        'root ::= line+\nline ::= [^\\n"\\]\\x00-\\x1F]* "\\n" | "\\u00e9" . | <[5]>',
+    ):
         check_grammar(grammar)
         Sampler(Sampling(), vocabulary, 1, 64, grammar).close()
 

@@ -1,4 +1,4 @@
-"""`make bench`: every figure as a Markdown table, or as JSON with --json. Takes less than two minutes."""
+"""`make bench`: every figure as a Markdown table, or as JSON with --json. Takes about four minutes."""
 
 from __future__ import annotations
 

@@ -47,18 +47,22 @@ def every_figure() -> Iterator[Figure]:
     yield cancel_latency("process")
     yield from embedded_model()
 
-    from .images import image_figures  # which make their figures of the class here
+    from .downloads import download_figures
+    from .images import image_figures  # these make their figures of the class here
+    from .openai_api import openai_figures
+    from .personalities import personality_figures
     from .remote import remote_figures
+    from .socketio import socketio_figures
+    from .turn_detection import turn_detection_figures
+    from .voice_chat import voice_chat_figures
 
+    yield from openai_figures()
     yield from remote_figures()
+    yield from download_figures()
     yield from image_figures()
-
-    from .turn_detection import turn_detection_figures  # the same
-
+    yield from personality_figures()
+    yield from socketio_figures()
     yield from turn_detection_figures()
-
-    from .voice_chat import voice_chat_figures  # as above
-
     yield from voice_chat_figures()
 
 
@@ -158,18 +162,18 @@ def _stream_cpu(
 ) -> tuple[float, ...]:
     samples = []
     for _ in range(rounds + 1):
-        before = _cpu_seconds(pid)
+        before = cpu_seconds(pid)
         with connection(address) as opened:
             send(opened, path, prompt("go", stream=True), headers)
             received = receive_until(opened, FINAL)
         streamed = received.count(b'"type":"chunk"')
         if streamed != chunks:
             raise RuntimeError(f"{path} streamed {streamed} of {chunks} chunks")
-        samples.append(1e6 * (_cpu_seconds(pid) - before) / chunks)
+        samples.append(1e6 * (cpu_seconds(pid) - before) / chunks)
     return tuple(samples[1:])
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Processor time of all threads so far; in nanoseconds where the kernel counts them, else in ticks."""
     try:
         tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")

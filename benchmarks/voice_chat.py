@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
+import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +25,8 @@ from lollms_kernel.testing.server_process import free_port
 from .figures import Figure
 
 SESSIONS = 500
-TURNS = 4
+TURNS = 3
+PAUSE = 5.0
 STORED = 1000
 SETTINGS = {
     "turn_detector": "always",
@@ -40,18 +43,20 @@ def voice_chat_figures() -> list[Figure]:
 
 
 async def many_sessions(sessions: int = SESSIONS, turns: int = TURNS) -> list[Figure]:
-    """Each session says something, waits for the dummy's echo, and says the next thing after a pause of a second.
+    """Each session says something, waits for the dummy's echo, and says the next thing five seconds after the last.
 
-    `in a burst`: all of them say something at the same moment. The lag of the server's loop is how late a page of
+    `at the same moment`: all of them say something at once. The lag of the server's loop is how late a page of
     it, asked for every 20 ms on a kept connection, is answered; it is idle otherwise.
     """
     async with _server(
         {"resource_manager": {"max_running": 2 * sessions, "max_waiting": sessions}}
     ) as server:
-        alone = await _latencies(server, 1, 50, pause=0.02)
+        alone = await _latencies(server, 1, 100, pause=0.02)
+        added_alone = statistics.mean(alone) - await _mean_reply(server)
         steady_lag: list[float] = []
         async with _watched(server, steady_lag):
-            steady = await _latencies(server, sessions, turns, pause=1.0)
+            steady = await _latencies(server, sessions, turns, pause=PAUSE)
+        added = statistics.mean(steady) - await _mean_reply(server)
         burst_lag: list[float] = []
         async with _watched(server, burst_lag):
             burst = await _latencies(server, sessions, 2, pause=1.0, together=True)
@@ -59,10 +64,18 @@ async def many_sessions(sessions: int = SESSIONS, turns: int = TURNS) -> list[Fi
     what = f"{sessions} sessions"
     return [
         Figure("voice chat, one session: input to answer", "ms", tuple(alone)),
-        Figure(f"voice chat, {what} once a second: input to answer", "ms", tuple(steady)),
-        Figure(f"voice chat, {what} once a second: lag of the server's loop", "ms", tuple(steady_lag)),
-        Figure(f"voice chat, {what} in a burst: input to answer", "ms", tuple(burst)),
-        Figure(f"voice chat, {what} in a burst: lag of the server's loop", "ms", tuple(burst_lag)),
+        Figure("voice chat, one session: of that added by the transport (mean)", "ms", (added_alone,)),
+        Figure(f"voice chat, {what}, each every {PAUSE:g} s: input to answer", "ms", tuple(steady)),
+        Figure(
+            f"voice chat, {what}, each every {PAUSE:g} s: of that added by the transport (mean)",
+            "ms",
+            (added,),
+        ),
+        Figure(
+            f"voice chat, {what}, each every {PAUSE:g} s: lag of the server's loop", "ms", tuple(steady_lag)
+        ),
+        Figure(f"voice chat, {what} at the same moment: input to answer", "ms", tuple(burst)),
+        Figure(f"voice chat, {what} at the same moment: lag of the server's loop", "ms", tuple(burst_lag)),
         Figure(f"voice chat, server with {what}: memory", "MiB", (memory,)),
     ]
 
@@ -116,6 +129,7 @@ class _Running:
         self.pid = process.pid
         self.address = f"ws://127.0.0.1:{port}"
         self.page = f"http://127.0.0.1:{port}/healthz"
+        self.replies = (0.0, 0.0)
 
 
 @asynccontextmanager
@@ -183,6 +197,18 @@ async def _watched(server: _Running, lags: list[float]) -> AsyncIterator[None]:
     finally:
         watching.cancel()
         await asyncio.wait([watching])
+
+
+async def _mean_reply(server: _Running) -> float:
+    """Milliseconds that the kernel took for an answer since the last call, on average."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        text = (await http.get(server.page.replace("healthz", "metrics"))).text
+    name = "lollms_ws_chat_reply_seconds"
+    total, count = (
+        float(re.findall(rf"^{name}_{part} (\S+)$", text, re.MULTILINE)[0]) for part in ("sum", "count")
+    )
+    before, server.replies = server.replies, (total, count)
+    return 1000 * (total - before[0]) / (count - before[1])
 
 
 def _resident(pid: int) -> float:

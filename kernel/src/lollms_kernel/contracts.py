@@ -183,6 +183,14 @@ class Tokenizes(Protocol):
 
 
 @runtime_checkable
+class TellsPieces(Protocol):
+    """A binding that tells the bytes of each token, which need not be text by themselves."""
+
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token. Raises InvalidRequest for ids that the model does not have."""
+
+
+@runtime_checkable
 class CountsTokens(Protocol):
     """A binding that says how many tokens a text has, though perhaps not which: some services tell no more."""
 
@@ -390,6 +398,14 @@ class PersonalitySource(ABC):
         It is asked for at every request, on the event loop, so it must not look at a disk; look in a task that `open`
         starts. It is also asked without `open`, by commands that only list.
         """
+
+    def unusable(self) -> Mapping[str, str]:
+        """Id to what is wrong, of those that cannot be used."""
+        return {}
+
+    def check(self, folder: Path) -> Sequence[str] | None:
+        """Everything that is wrong with a personality's folder, in words; None where it is none of this kind."""
+        return None
 
     async def open(self, kernel: Kernel) -> None:  # noqa: B027
         """Start what keeps them up to date; called when the bindings are open."""

@@ -316,6 +316,14 @@ class LocalKernel:
         """See `contracts.Kernel.find_personality`."""
         return self._personalities.find(name)
 
+    def unusable_personalities(self) -> dict[str, str]:
+        """Id to what is wrong, of the personalities that cannot be used."""
+        return self._personalities.unusable()
+
+    def check_personality_folder(self, folder: Path) -> list[str] | None:
+        """Everything that is wrong with a personality's folder, wherever it lies; None where there is none in it."""
+        return self._personalities.check(folder)
+
     def choose_personality(self, request: GenerateRequest) -> Personality:
         """The personality of a request, or one that adds nothing when none is named. Raises Forbidden."""
         personality = self.find_personality(request.personality) if request.personality else _PLAIN

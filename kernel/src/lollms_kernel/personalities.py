@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
@@ -38,6 +39,15 @@ class Personalities:
         for source in self._sources:
             closing.push_async_callback(source.close)
             await source.open(kernel)
+
+    def unusable(self) -> dict[str, str]:
+        """Id to what is wrong, of those that cannot be used."""
+        return {id: problem for source in self._sources for id, problem in source.unusable().items()}
+
+    def check(self, folder: Path) -> list[str] | None:
+        """Everything that is wrong with a folder; None where it holds no personality."""
+        answers = [found for source in self._sources if (found := source.check(folder)) is not None]
+        return [problem for found in answers for problem in found] if answers else None
 
     @property
     def current(self) -> Mapping[str, Personality]:

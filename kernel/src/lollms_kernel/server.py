@@ -29,7 +29,7 @@ from .config.exposure import check_exposure, is_exposed
 from .config.load import LoadedConfig, create_folders, load_config
 from .config.watch import watch
 from .contracts import Listener, Transport
-from .errors import ConfigError
+from .errors import ConfigError, LollmsError
 from .gate import Gate
 from .kernel import LocalKernel, Serving
 from .plugins import PluginSet, load_plugins
@@ -127,7 +127,10 @@ async def serve(
         stop = _Stop(servers)
         kernel.serving = Serving(lambda listener: _opened(kernel, listener, host, grace), stop)
         await stack.enter_async_context(kernel)
-        await kernel.downloads.open()
+        try:
+            await kernel.downloads.open()
+        except LollmsError as error:  # everything else works without downloads
+            logger.error("Downloads rest: %s", error.detail)
         for transport in transports:
             await transport.open()
             stack.push_async_callback(transport.close)
@@ -200,13 +203,13 @@ async def _opened(kernel: LocalKernel, listener: Listener, host: str, grace: flo
     gate = Gate(listener.app, kernel.config, kernel.access, host, (), listener.rules)
     with _bound(host, listener.port) as bound:
         server = _Server(gate, bound, grace)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.serve_bound())
+        serving = asyncio.create_task(server.serve_bound(), name=f"port {listener.port}")
+        try:
             await server.ready.wait()
-            try:
-                yield server.url
-            finally:
-                server.should_exit = True
+            yield server.url
+        finally:
+            server.should_exit = True
+            await asyncio.wait([serving])  # never cancelled: that would leave the port open
 
 
 async def _until_stopped(

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from itertools import islice
+from pathlib import Path
 
 from .sets import HERE
 
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--examples", type=int, default=320_000)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--start", type=Path, help="checkpoint of an earlier stage to continue from")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sample | head`
@@ -29,9 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         for example in islice(Examples(options.seed, 10_000).stream(), 100):
             sys.stdout.write(f"{'-+'[example.complete]} {example.expected.name.lower():9} {example.text}\n")
     if options.step in ("train", "build"):
-        from .train import Plan, save, train
+        from .train import Plan, load, save, train
 
-        save(train(Plan(options.seed, options.examples, options.epochs)), checkpoint)
+        plan = Plan(options.seed, options.examples, options.epochs, rate=options.rate)
+        save(train(plan, load(options.start) if options.start else None), checkpoint)
     if options.step in ("export", "build"):
         from .export import export
         from .train import load

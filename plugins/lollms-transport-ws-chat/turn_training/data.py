@@ -37,12 +37,13 @@ def examples_of(seed: int, count: int) -> list[Example]:
     return list(chosen.values())
 
 
-def generated(seed: int, count: int) -> tuple[Arrays, dict[str, int]]:
-    """So many different examples, and the vocabulary."""
+def generated(seed: int, count: int, known: Iterable[str] = SPECIALS) -> tuple[Arrays, dict[str, int]]:
+    """So many different examples, and the vocabulary: the known words, whose ids stay, and new ones after them."""
     examples = examples_of(seed, count)
     counts = Counter(word for example in examples for word in normalised(example.text).split())
-    known = sorted(word for word, n in counts.items() if n >= LEAST)
-    words = [*SPECIALS, *sorted({*known, *function_words()})]
+    words = list(known)
+    frequent = {word for word, n in counts.items() if n >= LEAST}
+    words += sorted((frequent | function_words()) - set(words))
     vocabulary = {word: n for n, word in enumerate(words)}
     return encoded(examples, vocabulary), vocabulary
 

@@ -80,7 +80,7 @@ def export(trained: Trained, target: Path = TARGET) -> None:
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(content)
     reference = {
-        "training": trained.history,
+        "stages": trained.stages,
         "sha256": hashlib.sha256(content).hexdigest(),
         "turns": [[[turn.role, turn.content] for turn in t] for t in turns],
         "probabilities": [round(p, 6) for p in said],

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from lollms_transport_ws_chat.turn_detection.features import SPECIALS
+
 from .data import Arrays, generated
 from .model import TurnNetwork
 
@@ -34,20 +36,22 @@ class Trained(NamedTuple):
 
     network: TurnNetwork
     vocabulary: dict[str, int]
-    history: dict[str, float]
+    stages: list[dict[str, float]]
 
 
-def train(plan: Plan) -> Trained:
-    """A network after all epochs, its weights averaged over the last third."""
+def train(plan: Plan, start: Trained | None = None) -> Trained:
+    """A network after all epochs, its weights averaged over the last third; from nothing, or from an earlier stage."""
     torch.manual_seed(plan.seed)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     started = time.monotonic()
-    data, vocabulary = generated(plan.seed, plan.examples)
+    data, vocabulary = generated(plan.seed, plan.examples, start.vocabulary if start else SPECIALS)
     logger.info(
         "%d examples, %d words, %.0f s", len(data.complete), len(vocabulary), time.monotonic() - started
     )
     network = TurnNetwork(len(vocabulary))
+    if start is not None:
+        _take_over(network, start.network)
     averaged = torch.optim.swa_utils.AveragedModel(network)
     optimizer = torch.optim.AdamW(network.parameters(), plan.rate, weight_decay=0.01)
     steps = plan.epochs * (len(data.complete) // plan.batch)
@@ -57,8 +61,8 @@ def train(plan: Plan) -> Trained:
     for epoch in range(plan.epochs):
         total = 0.0
         order = rng.permutation(len(data.complete))
-        for start in range(0, len(order) - plan.batch + 1, plan.batch):
-            chosen = order[start : start + plan.batch]
+        for first in range(0, len(order) - plan.batch + 1, plan.batch):
+            chosen = order[first : first + plan.batch]
             total += _step(network, optimizer, data, chosen, plan.smoothing)
             schedule.step()
             step += 1
@@ -68,8 +72,16 @@ def train(plan: Plan) -> Trained:
         logger.info("epoch %d, loss %.4f, %.0f s", epoch + 1, loss, time.monotonic() - started)
     trained = averaged.module.eval()
     assert isinstance(trained, TurnNetwork)
-    history = {**plan._asdict(), "words": len(vocabulary), "last loss": round(loss, 4)}
-    return Trained(trained, vocabulary, history)
+    stage = {**plan._asdict(), "words": len(vocabulary), "last loss": round(loss, 4)}
+    return Trained(trained, vocabulary, [*(start.stages if start else []), stage])
+
+
+def _take_over(network: TurnNetwork, earlier: TurnNetwork) -> None:
+    """The weights of an earlier stage, which may know fewer words."""
+    state = earlier.state_dict()
+    words = network.word.weight.detach().clone()
+    words[: len(state["word.weight"])] = state["word.weight"]
+    network.load_state_dict({**state, "word.weight": words})
 
 
 def _step(
@@ -97,7 +109,7 @@ def save(trained: Trained, file: Path) -> None:
         {
             "network": trained.network.state_dict(),
             "vocabulary": list(trained.vocabulary),
-            "history": trained.history,
+            "stages": trained.stages,
         },
         file,
     )
@@ -108,6 +120,4 @@ def load(file: Path) -> Trained:
     stored = torch.load(file, weights_only=True)
     network = TurnNetwork(len(stored["vocabulary"]))
     network.load_state_dict(stored["network"])
-    return Trained(
-        network.eval(), {word: n for n, word in enumerate(stored["vocabulary"])}, stored["history"]
-    )
+    return Trained(network.eval(), {word: n for n, word in enumerate(stored["vocabulary"])}, stored["stages"])

@@ -97,7 +97,7 @@ def test_personalities_lists_the_enabled_ones(workplace: Workplace) -> None:
 
 def test_a_terminal_gets_a_table(workplace: Workplace) -> None:
     with workplace.terminal("personalities") as terminal:
-        seen = terminal.expect("A helpful and honest assistant")
+        seen = terminal.expect("A helpful and honest")
         terminal.wait()
 
     assert "description" in seen

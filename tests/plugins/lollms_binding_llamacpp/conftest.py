@@ -188,3 +188,159 @@ def ask() -> Callable[..., Awaitable[list[Chunk]]]:
             return [chunk async for chunk in chunks]
 
     return send
+
+
+BERT_WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *(f"▁{word}" for word in "red green blue cat dog".split()),
+]
+BERT_WIDTH = 32
+
+
+def write_encoder(path: Path, *, pooling: int | None = 1, ranks: bool = False) -> Path:
+    """A BERT with random weights: an encoder, which makes embeddings, and with `ranks` scores pairs of texts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(5)
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_name("Tiny encoder")
+    writer.add_context_length(64)
+    writer.add_embedding_length(BERT_WIDTH)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(2)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    if pooling is not None:
+        writer.add_uint32("bert.pooling_type", pooling)
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(BERT_WORDS)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 5 + [gguf.TokenType.NORMAL] * 5)
+    writer.add_token_type_count(2)
+    for name, token in {
+        "padding": 0,
+        "unknown": 1,
+        "bos": 2,
+        "cls": 2,
+        "eos": 3,
+        "seperator": 3,
+        "mask": 4,
+    }.items():
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token)
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(name, random.normal(0, 0.3, shape).astype(np.float32))
+
+    def norm(name: str) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(BERT_WIDTH, np.float32))
+        writer.add_tensor(f"{name}.bias", np.zeros(BERT_WIDTH, np.float32))
+
+    add("token_embd.weight", len(BERT_WORDS), BERT_WIDTH)
+    add("position_embd.weight", 64, BERT_WIDTH)
+    add("token_types.weight", 2, BERT_WIDTH)
+    norm("token_embd_norm")
+    for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        add(f"blk.0.{part}.weight", BERT_WIDTH, BERT_WIDTH)
+        add(f"blk.0.{part}.bias", BERT_WIDTH)
+    norm("blk.0.attn_output_norm")
+    add("blk.0.ffn_up.weight", 64, BERT_WIDTH)
+    add("blk.0.ffn_up.bias", 64)
+    add("blk.0.ffn_down.weight", BERT_WIDTH, 64)
+    add("blk.0.ffn_down.bias", BERT_WIDTH)
+    norm("blk.0.layer_output_norm")
+    if ranks:
+        add("cls.weight", BERT_WIDTH, BERT_WIDTH)
+        add("cls.bias", BERT_WIDTH)
+        add("cls.output.weight", 1, BERT_WIDTH)
+        add("cls.output.bias", 1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_adapter(path: Path, after: str, comes: str) -> Path:
+    """A LoRA adapter for the alphabet model: after one letter comes another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 1.0)
+    down, up = np.zeros((1, WIDTH), np.float32), np.zeros((len(VOCABULARY), 1), np.float32)
+    down[0, ord(after)] = 1.0
+    up[ord(comes), 0] = 8.0
+    writer.add_tensor("output.weight.lora_a", down)
+    writer.add_tensor("output.weight.lora_b", up)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def make_encoder(models: Path) -> Callable[..., Path]:
+    """Writes an encoder under a name into the models folder."""
+    return lambda name="encoder.gguf", **options: write_encoder(models / name, **options)
+
+
+@pytest.fixture
+def make_adapter(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a LoRA adapter for the alphabet model."""
+    return lambda name, after, comes: write_adapter(tmp_path / "adapters" / name, after, comes)
+
+
+def write_projector(path: Path, width: int) -> Path:
+    """Eyes with random weights for a model of this width: a picture of 8 × 8 points becomes four tokens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(9)
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_type("mmproj")
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_string("clip.projector_type", "mlp")
+    writer.add_bool("clip.use_gelu", True)
+    numbers = {
+        "image_size": 8, "patch_size": 4, "embedding_length": 32, "feed_forward_length": 64, "block_count": 1,
+        "attention.head_count": 2, "projection_dim": width,
+    }  # fmt: skip
+    for name, number in numbers.items():
+        writer.add_uint32(f"clip.vision.{name}", number)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)
+    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
+    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(name, random.normal(0, 0.3, shape).astype(np.float32))
+
+    add("v.patch_embd.weight", 32, 3, 4, 4)
+    add("v.position_embd.weight", 4, 32)
+    for part in ("ln1", "ln2"):
+        writer.add_tensor(f"v.blk.0.{part}.weight", np.ones(32, np.float32))
+        writer.add_tensor(f"v.blk.0.{part}.bias", np.zeros(32, np.float32))
+    for part, rows, columns in (
+        *((part, 32, 32) for part in ("attn_q", "attn_k", "attn_v", "attn_out")),
+        ("ffn_up", 64, 32),
+        ("ffn_down", 32, 64),
+    ):
+        add(f"v.blk.0.{part}.weight", rows, columns)
+        add(f"v.blk.0.{part}.bias", rows)
+    add("mm.0.weight", width, 32)
+    add("mm.0.bias", width)
+    add("mm.2.weight", width, width)
+    add("mm.2.bias", width)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def make_projector(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a projector for a model of some width beside the models."""
+    return lambda width: write_projector(tmp_path / "mmproj.gguf", width)

@@ -13,10 +13,28 @@ import pytest
 
 from lollms_binding_llamacpp import LlamaCppBinding
 from lollms_kernel.config.schema import WorkersConfig
-from lollms_kernel.contracts import Binding, BindingContext
-from lollms_kernel.errors import ContextOverflow, WorkerCrashed
+from lollms_kernel.contracts import (
+    AppliesTemplate,
+    Binding,
+    BindingContext,
+    Embeds,
+    EmbedsInputs,
+    HasAdapters,
+    HasEngine,
+    HasSlots,
+    Reranks,
+    Tokenizes,
+)
+from lollms_kernel.errors import ContextOverflow, NotSupported, WorkerCrashed
 from lollms_kernel.testing import BindingContract
-from lollms_kernel.types import Finished, GenerateRequest, Message, TextDelta
+from lollms_kernel.types import (
+    EmbeddingOptions,
+    Finished,
+    GenerateRequest,
+    Message,
+    TemplateOptions,
+    TextDelta,
+)
 from lollms_kernel.workers.proxy import WorkerBinding
 
 
@@ -64,6 +82,47 @@ async def test_an_answer_errors_and_tokens_come_through_the_worker(in_worker: Wo
     with pytest.raises(ContextOverflow) as caught:
         await anext(in_worker.generate(long))
     assert caught.value.hint
+
+
+async def test_all_that_the_binding_can_do_comes_through_the_worker(in_worker: WorkerBinding) -> None:
+    for capability in (
+        Tokenizes, Embeds, EmbedsInputs, Reranks, AppliesTemplate, HasSlots, HasAdapters, HasEngine,
+    ):  # fmt: skip
+        assert isinstance(in_worker, capability)
+    binding: Any = in_worker
+    assert in_worker.endless
+    assert in_worker.parallel is None
+    text = await binding.apply_template([Message("user", "hi")], None, TemplateOptions())
+    assert text.startswith("<|im_start|>user\nhi")
+    assert (await binding.properties(None))["total_slots"] == 4
+    assert len(await binding.slots(None)) == 4
+    assert await binding.adapters(None) == []
+    assert (await binding.engine_metrics(None))["requests_processing"] == 0
+    assert (await binding.slot_action(0, "erase", None, None, ""))["n_erased"] == 0
+    for call in (
+        binding.embed_inputs([["a"]], None, EmbeddingOptions()),
+        binding.rerank("a", ["b"], None, ""),
+        binding.slot_action(0, "save", "x", None, ""),
+    ):
+        with pytest.raises(NotSupported):
+            await call
+    request = GenerateRequest(
+        id="1",
+        model="alphabet.gguf",
+        raw_prompt="x",
+        want_tokens=True,
+        parameters={"n_probs": 1, "return_progress": True},
+    )
+    async with aclosing(in_worker.generate(request)) as stream:
+        chunks = [chunk async for chunk in stream]
+    deltas = [chunk for chunk in chunks if isinstance(chunk, TextDelta)]
+    assert [token for delta in deltas for token in delta.tokens][:2] == list(b"yz")
+    assert deltas[0].probabilities[0].piece == b"y"
+    assert isinstance(chunks[-1], Finished)
+    assert chunks[-1].metadata["engine"]["timings"]["predicted_n"] == 3
+    shared = {in_worker.gpu_need(request).share, in_worker.gpu_need(request).share}
+    assert len(shared) == 1
+    assert shared != {None}
 
 
 async def test_after_a_crash_the_next_request_loads_the_model_again(in_worker: WorkerBinding) -> None:

@@ -30,12 +30,19 @@ async def opened(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
 
 
 @asynccontextmanager
-async def joined(url: str, auth: Any = None, **options: Any) -> AsyncIterator[ClientConnection]:
-    """A WebSocket that has joined."""
-    async with opened(url, **options) as socket:
+async def welcomed(url: str, auth: Any = None) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
+    """A WebSocket that has joined, and what it was told then."""
+    async with opened(url) as socket:
         await socket.send("40" + ("" if auth is None else json.dumps(auth)))
         answer = str(await socket.recv())
         assert answer.startswith("40{"), answer
+        yield socket, json.loads(answer[2:])
+
+
+@asynccontextmanager
+async def joined(url: str, auth: Any = None) -> AsyncIterator[ClientConnection]:
+    """A WebSocket that has joined."""
+    async with welcomed(url, auth) as (socket, _):
         yield socket
 
 

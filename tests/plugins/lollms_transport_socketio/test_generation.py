@@ -296,6 +296,6 @@ async def test_what_does_not_fit_into_the_real_models_context_is_left_out_and_sa
                 )
 
     assert raw[0] == "text_generated", raw
-    assert [notice["code"] for notice in raw[1]["notices"]] == ["prompt_cut"]
+    assert "prompt_cut" in [notice["code"] for notice in raw[1]["notices"]]
     assert last[0] == "text_generated", last
     assert "left out" in last[1]["notices"][0]["message"]

@@ -14,8 +14,8 @@ import socketio
 
 from lollms_kernel.testing import ServerProcess
 
+from .session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
 from .socketio_client import Client, connected
-from .test_sessions import INSTANCES, KEYS, as_session, come_back, remembered, say
 
 CHANNEL = "the-tests"
 

@@ -14,20 +14,9 @@ from websockets.asyncio.client import ClientConnection
 
 from lollms_kernel.testing import ServerProcess
 
-from .engineio_by_hand import event
-from .socketio_client import Client, connected
-
-INSTANCES: dict[str, dict[str, Any]] = {
-    "echo": {"type": "dummy_binding"},
-    "seen": {"type": "dummy_binding", "echo_system": True},
-    "slow": {"type": "dummy_binding", "chunks": ["word "] * 1000, "stream_chunk_delay": 0.02},
-    "counting": {
-        "type": "dummy_binding",
-        "chunks": [f"{number} " for number in range(40)],
-        "stream_chunk_delay": 0.02,
-    },
-}
-KEYS = ["first-key-of-the-sessions", "second-key-of-the-sessions"]
+from .engineio_by_hand import event, welcomed
+from .session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
+from .socketio_client import connected
 
 
 def config(**settings: Any) -> dict[str, Any]:
@@ -44,24 +33,14 @@ def keeping() -> Iterator[ServerProcess]:
         yield server
 
 
-def as_session(session: str, key: str = KEYS[0]) -> dict[str, str]:
-    return {"api_key": key, "session": session}
-
-
-async def remembered(client: Client) -> list[str]:
-    """What was said on this session, as the binding hears it."""
-    await client.ask("select_binding", {"binding_name": "seen"}, reply="select_binding")
-    received = json.loads(await client.answer("now", personality=0))
-    return [turn["content"] for turn in received["messages"]]
-
-
 @pytest.mark.parametrize("store", ["memory", "file"])
 async def test_a_session_is_resumed_with_its_conversation_and_its_choice(
     keeping: ServerProcess, tmp_path: Path, store: str
 ) -> None:
     session = str(uuid.uuid4())
     if store == "memory":
-        told = await say_and_come_back(keeping.url, keeping.url, session)
+        await say(keeping.url, session)
+        told = await come_back(keeping.url, session)
     else:  # across a restart of the server
         with ServerProcess(config(store="file"), INSTANCES, root=tmp_path) as before:
             await say(before.url, session)
@@ -69,31 +48,6 @@ async def test_a_session_is_resumed_with_its_conversation_and_its_choice(
             told = await come_back(after.url, session)
 
     assert told == ["My name is Ada.", "My name is Ada.", "now"]
-
-
-async def say(url: str, session: str) -> None:
-    async with connected(url, auth=as_session(session)) as client:
-        assert (await client.wait_for("session"))["resumed"] is False
-        await client.answer("My name is Ada.", personality=0)
-        await client.ask("select_binding", {"binding_name": "slow"}, reply="select_binding")
-
-
-async def come_back(url: str, session: str) -> list[str]:
-    async with connected(url, auth=as_session(session)) as client:
-        assert await client.wait_for("session") == {
-            "resumed": True,
-            "turns": 2,
-            "binding_name": "slow",
-            "model_name": None,
-            "personalities": ["lollms"],
-            "personality": -1,
-        }
-        return await remembered(client)
-
-
-async def say_and_come_back(before: str, after: str, session: str) -> list[str]:
-    await say(before, session)
-    return await come_back(after, session)
 
 
 async def test_without_a_session_nothing_is_kept(keeping: ServerProcess) -> None:
@@ -129,9 +83,15 @@ async def test_a_second_socket_takes_the_session_over(keeping: ServerProcess) ->
     assert said[1].startswith("word word")
 
 
-async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(lollms_server: Any) -> None:
-    server = lollms_server(config(history_limit=1024), INSTANCES)
-    async with connected(server.url, auth={"api_key": KEYS[0]}) as client:
+@pytest.fixture(scope="module")
+def forgetful() -> Iterator[ServerProcess]:
+    with ServerProcess(config(history_limit=1024, max_sessions=1, selection="shared"), INSTANCES) as server:
+        yield server
+
+
+async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(forgetful: ServerProcess) -> None:
+    async with connected(forgetful.url, auth={"api_key": KEYS[0]}) as client:
+        await client.ask("select_binding", {"binding_name": "echo"}, reply="select_binding")
         for letter in "abc":
             await client.answer(letter * 200, personality=0)
 
@@ -140,8 +100,8 @@ async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(lollms_serv
     assert [text[0] for text in said] == ["b", "b", "c", "c", "n"]
 
 
-async def test_expired_and_superfluous_sessions_are_forgotten(lollms_server: Any) -> None:
-    server = lollms_server(config(max_sessions=1, session_ttl=3600), INSTANCES)
+async def test_of_too_many_sessions_the_oldest_are_forgotten(forgetful: ServerProcess) -> None:
+    server = forgetful
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     await say(server.url, first)
     await say(server.url, second)
@@ -153,8 +113,8 @@ async def test_expired_and_superfluous_sessions_are_forgotten(lollms_server: Any
 # --- one choice for all -----------------------------------------------------------------------------------
 
 
-async def test_a_setting_brings_back_the_choice_that_all_sockets_share(lollms_server: Any) -> None:
-    server = lollms_server(config(selection="shared"), INSTANCES)
+async def test_a_setting_brings_back_the_choice_that_all_sockets_share(forgetful: ServerProcess) -> None:
+    server = forgetful
     auth = {"api_key": KEYS[0]}
     async with connected(server.url, auth=auth) as mine, connected(server.url, auth=auth) as theirs:
         await mine.ask("select_binding", {"binding_name": "counting"}, reply="select_binding")
@@ -183,14 +143,14 @@ async def test_what_was_missed_is_sent_again_and_the_answer_goes_on(
     keeping: ServerProcess, noticed: bool
 ) -> None:
     offer = {"api_key": KEYS[0], "recovery": True}
-    async with open_raw(keeping.url, offer) as (first, told):
+    async with welcomed(keeping.url, offer) as (first, told):
         await first.send(event("select_binding", {"binding_name": "counting"}))
         await first.send(event("generate_text", {"prompt": "go"}))
         before = await hear(first, 6)  # the choice and five chunks
         if noticed:
             first.transport.abort()
         back = {**offer, "pid": told["pid"], "offset": before[-1][-1]}
-        async with open_raw(keeping.url, back) as (second, again):
+        async with welcomed(keeping.url, back) as (second, again):
             after = await hear(second, 36)
 
     assert again["pid"] == told["pid"]
@@ -202,19 +162,19 @@ async def test_what_was_missed_is_sent_again_and_the_answer_goes_on(
 
 async def test_others_cannot_recover_it_and_wrong_offers_begin_anew(keeping: ServerProcess) -> None:
     offer = {"api_key": KEYS[0], "recovery": True}
-    async with open_raw(keeping.url, offer) as (_, told):
+    async with welcomed(keeping.url, offer) as (_, told):
         for wrong in (
             {**offer, "api_key": KEYS[1], "pid": told["pid"], "offset": "0"},
             {**offer, "pid": told["pid"], "offset": "77"},
             {**offer, "pid": told["pid"], "offset": "x"},
             {**offer, "pid": "nobody", "offset": "1"},
         ):
-            async with open_raw(keeping.url, wrong) as (_, again):
+            async with welcomed(keeping.url, wrong) as (_, again):
                 assert again["pid"] != told["pid"], wrong
 
 
 async def test_clients_that_do_not_offer_it_hear_no_numbers(keeping: ServerProcess) -> None:
-    async with open_raw(keeping.url, {"api_key": KEYS[0]}) as (socket, told):
+    async with welcomed(keeping.url, {"api_key": KEYS[0]}) as (socket, told):
         await socket.send(event("list_active_personalities"))
         (heard,) = await hear(socket, 1)
 
@@ -234,7 +194,7 @@ async def test_whoever_says_goodbye_or_stays_away_stops_its_work(lollms_server: 
     server = lollms_server(narrow, instances)
     offer = {"api_key": KEYS[0], "recovery": True}
     for goodbye in (True, False):
-        async with open_raw(server.url, offer) as (socket, _):
+        async with welcomed(server.url, offer) as (socket, _):
             await socket.send(event("select_binding", {"binding_name": "slow"}))
             await socket.send(event("generate_text", {"prompt": "go"}))
             await hear(socket, 3)
@@ -244,20 +204,3 @@ async def test_whoever_says_goodbye_or_stays_away_stops_its_work(lollms_server: 
                 socket.transport.abort()
             async with connected(server.url, auth={"api_key": KEYS[1]}) as other:
                 assert await other.answer("my turn") == "my turn"
-
-
-def open_raw(url: str, auth: Any) -> Any:
-    """A joined WebSocket and what it was told."""
-    from contextlib import asynccontextmanager
-
-    from .engineio_by_hand import opened
-
-    @asynccontextmanager
-    async def opening() -> Any:
-        async with opened(url) as socket:
-            await socket.send("40" + json.dumps(auth))
-            answer = str(await socket.recv())
-            assert answer.startswith("40{"), answer
-            yield socket, json.loads(answer[2:])
-
-    return opening()

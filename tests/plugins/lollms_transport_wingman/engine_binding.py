@@ -70,6 +70,7 @@ class EngineBinding(Binding):
         display_name="Scripted engine", version="1.0", author="tests", description="For tests."
     )
     Settings: ClassVar[type[InstanceSettings]] = EngineSettings
+    endless: ClassVar[bool] = True
     settings: EngineSettings
 
     def __init__(self, settings: EngineSettings, context: BindingContext) -> None:
@@ -181,6 +182,9 @@ class EngineBinding(Binding):
         if any(token > 256 for token in tokens):
             raise InvalidRequest("There is no such token.")
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
+
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        return [bytes([token % 256]) for token in tokens]
 
     async def embed_inputs(
         self, inputs: list[list[int | str]], model: str | None, options: EmbeddingOptions

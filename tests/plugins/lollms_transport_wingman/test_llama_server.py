@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner
@@ -24,9 +25,11 @@ from lollms_transport_wingman.llama_server.configuration import (
     api_keys,
     configuration,
     instance_settings,
+    sampling_defaults,
     transport_settings,
 )
-from lollms_transport_wingman.llama_server.flags import _SWITCHES, _VALUES
+from lollms_transport_wingman.llama_server.flags import _SAMPLING, _SWITCHES, _VALUES, SAMPLING
+from lollms_transport_wingman.llama_server.flags import flags as every_flag
 from lollms_transport_wingman.llama_server.hub import fetched
 
 MODEL = (
@@ -92,7 +95,7 @@ def running(folder: Path, *flags: str, model: Path = MODEL) -> Iterator[Running]
 
 
 def test_a_drop_in_serves_the_model_and_nothing_else_and_stops_at_once(tmp_path: Path) -> None:
-    flags = "-c 512 -np 2 --api-key one,two -n 6 --temp 0 --mlock -fa on --metrics -a my-model,x".split()
+    flags = "-c 512 -np 2 --api-key one,two -n 6 --temp 0 --top-k 1 --mlock -fa on --metrics -a my-model,x".split()
     with running(tmp_path, *flags) as server:
         seen = server.wait_until_ready()
         with httpx.Client(
@@ -232,8 +235,35 @@ def test_without_flags_the_model_decides() -> None:
     assert settings["n_ctx"] == 0
     assert "parallel" not in settings
     assert transport_settings(flags()).alias == MODEL.name
-    assert configuration(flags()).main.defaults.default_max_output_tokens == 2**31 - 1
-    assert configuration(flags(n_predict=5)).main.defaults.default_max_output_tokens == 5
+    assert settings["default_parameters"] == {"max_tokens": -1}
+
+
+def test_sampling_flags_become_defaults_of_requests(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    given = [word for names, _ in _SAMPLING.values() for word in (names[-1], "1")]
+    (tmp_path / "schema").write_text('{"type": "object"}')
+
+    @click.command()
+    @every_flag
+    @click.pass_context
+    def command(context: click.Context, /, **_: Any) -> None:
+        seen.append(context.meta[SAMPLING])
+
+    more = f"--dry-sequence-breaker x --dry-sequence-breaker y --ignore-eos -jf {tmp_path / 'schema'}".split()
+    result = CliRunner().invoke(command, [*given, *more])
+    assert result.exit_code == 0, result.output
+    defaults = sampling_defaults(flags(sampling={**seen[0], "grammar": "", "sampler_letters": "kt"}))
+
+    expected = set(_SAMPLING) - {"sampler_letters", "grammar"} | {
+        "dry_sequence_breakers",
+        "ignore_eos",
+        "samplers",
+    }
+    assert expected <= defaults.keys()
+    assert (defaults["top_k"], defaults["top_p"], defaults["samplers"]) == (1, 1.0, "kt")
+    assert (defaults["dry_sequence_breakers"], defaults["ignore_eos"]) == (["x", "y"], True)
+    with pytest.raises(ConfigError, match="repeat_last_n"):
+        sampling_defaults(flags(sampling={"repeat_last_n": -7}))
 
 
 def test_keys_come_from_the_flag_and_from_a_file(tmp_path: Path) -> None:

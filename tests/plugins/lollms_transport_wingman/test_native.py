@@ -224,7 +224,7 @@ def test_values_are_clamped_before_they_reach_a_binding(
 
 
 def test_no_limit_means_no_limit_for_an_engine(inference: httpx.Client) -> None:
-    assert reached(inference, n_predict=-1)["parameters"]["max_tokens"] == 2**31 - 1
+    assert reached(inference, n_predict=-1)["parameters"]["max_tokens"] == -1
     assert reached(inference)["parameters"]["max_tokens"] == 1024
 
 
@@ -296,7 +296,8 @@ def test_probabilities_before_and_after_sampling(client: httpx.Client) -> None:
     assert before[0]["probs"] == [{"tok_str": "a", "prob": 1.0}, {"tok_str": "b", "prob": 0.0}]
     assert after[0]["prob"] == 1.0
     assert [entry["token"] for entry in after[0]["top_probs"]] == ["a"]
-    assert [len(piece.get("completion_probabilities", [])) for piece in pieces] == [2, 1, 0]
+    assert [len(piece.get("completion_probabilities", [])) for piece in pieces] == [1, 1, 1, 0]
+    assert [piece["content"] for piece in pieces] == ["a", "b", "c", ""]
 
 
 def test_response_fields_pick_and_flatten(client: httpx.Client) -> None:
@@ -366,6 +367,11 @@ def test_tokens_and_back(client: httpx.Client) -> None:
     assert tokens(content="hi", add_special=True) == [256, 104, 105]
     assert tokens(content=["h", 7, "i"], add_special=True) == [256, 104, 7, 105]
     assert tokens(content="hi", with_pieces=True) == [{"id": 104, "piece": "h"}, {"id": 105, "piece": "i"}]
+    assert tokens(content="ü", with_pieces=True) == [
+        {"id": 0xC3, "piece": [0xC3]},
+        {"id": 0xBC, "piece": [0xBC]},
+    ]
+    assert tokens(content="hi", with_pieces=True, model="echo")[0] == {"id": 104, "piece": "h"}
     assert tokens() == []
     assert client.post("/detokenize", json={"tokens": [104, 105]}).json() == {"content": "hi"}
     assert client.post("/detokenize", json={}).json() == {"content": ""}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -229,7 +231,7 @@ def test_logprobs_of_the_likeliest_tokens(sdk: openai.OpenAI) -> None:
         model="engine", messages=user("x"), logprobs=True, top_logprobs=1, stream=True
     )
     streamed = [chunk.choices[0].logprobs for chunk in stream]
-    assert [len(found.content or []) for found in streamed if found] == [2, 1]
+    assert [len(found.content or []) for found in streamed if found] == [1, 1, 1]
     with pytest.raises(openai.BadRequestError, match="top_logprobs requires"):
         sdk.chat.completions.create(model="engine", messages=user("x"), top_logprobs=2)
 
@@ -237,6 +239,16 @@ def test_logprobs_of_the_likeliest_tokens(sdk: openai.OpenAI) -> None:
 def test_what_was_done_differently_is_said(sdk: openai.OpenAI) -> None:
     answer = sdk.chat.completions.create(model="engine", messages=user("notice"))
     assert [notice["code"] for notice in (answer.model_extra or {})["notices"]] == ["context_truncated"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/openai.md"])
+def test_the_example_of_the_documentation_works(
+    page: str, ports: Ports, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[3] / page).read_text("utf-8")
+    [example] = re.findall(r"^```python\n(from openai .*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile(example.replace("http://127.0.0.1:9601", ports.main), page, "exec"), {})
+    assert capsys.readouterr().out == "abc\n"
 
 
 # --- errors ---
@@ -283,6 +295,8 @@ def test_text_completions_of_several_prompts(sdk: openai.OpenAI) -> None:
     ]
     logprobs: Any = answer.choices[0].logprobs
     assert [entry["token"] for entry in logprobs.content] == ["a", "b", "c"]
+    twice = sdk.completions.create(model="engine", prompt=["x", "x"]).usage
+    assert twice is not None and (twice.prompt_tokens, twice.completion_tokens) == (14, 4)
     stream = list(sdk.completions.create(model="engine", prompt=[120, 121], stream=True))
     assert [chunk.choices[0].text for chunk in stream] == ["ab", "c", ""]
     assert stream[-1].choices[0].finish_reason == "stop"

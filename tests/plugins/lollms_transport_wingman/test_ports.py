@@ -41,6 +41,7 @@ def test_the_main_ports_own_pages_are_still_there(main: httpx.Client) -> None:
 def test_head_has_the_headers_and_no_body(inference: httpx.Client) -> None:
     response = inference.head("/v1/models")
     assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["server"] == "llama.cpp"
     assert int(response.headers["content-length"]) > 100
 
 

@@ -13,7 +13,7 @@ from lollms_kernel.testing.server_process import free_port
 SETTINGS = {
     "turn_detector": "punct",
     "welcome": "Welcome.",
-    "fixed_tts_duration": 0.3,
+    "fixed_tts_duration": 0.5,
     "max_response_timeout": 0.5,
     "max_incomplete_sentences": 3,
 }

@@ -14,19 +14,34 @@ LIMIT = 30.0
 
 
 class Client:
-    """One open connection, and when what came over it."""
+    """One open connection, and when what came over it, in seconds since it was begun."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, began: float) -> None:
         self.socket = socket
-        self.opened = time.monotonic()
+        self._began = began
+        self.welcome_at = 0.0
+        """When the welcome was there: the server counts from a moment between the beginning and this."""
         self.got: list[tuple[float, dict[str, Any]]] = []
 
     @property
     def now(self) -> float:
-        return time.monotonic() - self.opened
+        return time.monotonic() - self._began
+
+    async def welcomed(self) -> dict[str, Any]:
+        """The payload of the welcome."""
+        payload = await self.receive("AI_RESPONSE")
+        self.welcome_at = self.now
+        return payload
 
     async def at(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, seconds - self.now))
+        """Wait until so long after the welcome."""
+        await asyncio.sleep(max(0.0, self.welcome_at + seconds - self.now))
+
+    async def heard(self) -> dict[str, Any]:
+        """The payload of the next answer, once its playback is over."""
+        payload = await self.receive("AI_RESPONSE")
+        await asyncio.sleep(payload["estimated_tts_duration"] + 0.05)
+        return payload
 
     async def send(self, kind: str, **payload: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, "payload": payload}))
@@ -68,7 +83,8 @@ class connected:
         )
 
     async def __aenter__(self) -> Client:
-        return Client(await self._opening.__aenter__())
+        began = time.monotonic()
+        return Client(await self._opening.__aenter__(), began)
 
     async def __aexit__(self, *error: Any) -> None:
         await self._opening.__aexit__(*error)

@@ -189,8 +189,9 @@ async def test_a_ping_comes_back(world: World) -> None:
     socket.send({"type": "PING", "payload": {"id": 7}})
     socket.send({"type": "PING"})
     socket.send({"type": "PING", "payload": {"id": {"not": "echoed"}}})
+    socket.send('{"type": "PING", "payload": {"id": 1%s}}' % ("0" * 300))
     await world.settle()
-    assert socket.payloads("PONG") == [{"client_id": "u", "id": 7}, {"client_id": "u"}, {"client_id": "u"}]
+    assert socket.payloads("PONG") == [{"client_id": "u", "id": 7}, *[{"client_id": "u"}] * 3]
 
 
 @trace()

@@ -245,15 +245,14 @@ async def test_the_documents_environment_makes_fastgpt_answer(fake: FakeOpenAI, 
     server = ChatServer.make(root=tmp_path, env={"CHAT_MODEL_APP_ID": "from-environment"})
     with server.process:
         async with connected(server.own, "u", features="stream") as client:
-            await client.receive()
-            await client.at(0.4)
+            await client.heard()
             await client.say("To the service.")
-            assert (await client.receive("AI_RESPONSE"))["text"] == "To the service."
+            assert (await client.heard())["text"] == "To the service."
             assert "AI_RESPONSE_DELTA" in [message["type"] for _, message in client.got]
-            await client.at(client.now + 0.4)
             fake.faults.append(refusal(500, SECRET, PATH))
             await client.say("Once more.")
             error = await client.receive("ERROR")
             assert (error["message"], error["text"]) == ("The chat service cannot answer now.", "Once more.")
     assert fake.requests_to(PATH)[0].json["appId"] == "from-environment"
+    assert f"[INFO] ℹ️: Answers come from another service | host=127.0.0.1:{fake.port}" in server.process.log()  # noqa: RUF001
     assert KEY not in server.process.log()

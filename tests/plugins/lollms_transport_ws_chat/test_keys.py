@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterator
 
@@ -36,8 +37,7 @@ def locked() -> Iterator[ChatServer]:
 )
 async def test_a_key_in_a_header(locked: ChatServer, headers: dict[str, str]) -> None:
     async with connected(locked.own, "-".join(headers), headers=headers) as client:
-        await client.receive("AI_RESPONSE")
-        await client.at(0.35)
+        await client.heard()
         await client.say("Hello.")
         assert (await client.receive("AI_RESPONSE"))["text"] == "Hello."
 
@@ -55,9 +55,8 @@ async def test_a_key_in_a_subprotocol_is_not_what_the_answer_names(locked: ChatS
 async def test_a_key_in_the_first_message(locked: ChatServer) -> None:
     async with connected(locked.own, "first") as client:
         await client.send("AUTH", api_key=KEY)
-        assert (await client.receive())["text"] == "Welcome."
+        assert (await client.heard())["text"] == "Welcome."
         await client.send("AUTH", api_key=KEY)  # changes nothing
-        await client.at(0.5)
         await client.say("Hello.")
         assert (await client.receive())["text"] == "Hello."
 
@@ -66,7 +65,7 @@ async def test_without_a_key_nothing_happens(locked: ChatServer) -> None:
     async with connected(locked.own, "none") as client:
         await client.say("Hello.")
         error = await client.receive()
-        assert error["code"] == "forbidden"
+        assert error["code"] == "key_missing"
         assert "AUTH" in error["message"]
         assert await client.ended() == (1008, "A valid API key is needed.")
     async with connected(locked.main, "wrong") as client:
@@ -95,8 +94,7 @@ async def test_the_same_client_id_of_two_keys_is_two_sessions(locked: ChatServer
         connected(locked.own, "third", headers={"X-API-Key": ODD}) as third,
     ):
         for client in (one, other, third):
-            assert (await client.receive())["text"] == "Welcome."
-        await third.at(0.4)
+            assert (await client.heard())["text"] == "Welcome."
         await third.say("Hello.", client_id="same")
         assert (await third.receive())["code"] == "session_taken"
         await one.say("Mine.")
@@ -114,14 +112,13 @@ async def test_the_same_client_id_of_two_keys_is_two_sessions(locked: ChatServer
 async def test_the_limits_of_a_key_hold(locked: ChatServer) -> None:
     async with connected(locked.main, "limited") as client:
         await client.send("AUTH", api_key=LIMITED)
-        await client.receive()
-        await client.at(0.4)
+        await client.heard()
         codes = []
         for number in range(3):
             await client.say(f"{number}.")
             answer = await client.receive()
             codes.append(answer.get("code", "ok"))
-            await client.at(client.now + 0.35)
+            await asyncio.sleep(0.55)
         assert codes[-1] == "rate_limited"
 
 

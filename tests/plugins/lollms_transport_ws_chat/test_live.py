@@ -16,27 +16,28 @@ import websockets
 from lollms_kernel.testing import ServerProcess
 
 from .conftest import ChatServer
-from .live import LIMIT, connected
+from .live import LIMIT, Client, connected
 
 CLIENTS = Path(__file__).parent / "clients"
 LATE = 0.75
 """Seconds by which a busy machine may be late; nothing may be early."""
 
 
-def on_time(at: float, expected: float) -> bool:
-    return expected - 0.02 <= at <= expected + LATE
+def on_time(client: Client, expected: float) -> bool:
+    """Whether the last message came this long after the welcome."""
+    at = client.got[-1][0]
+    return expected - 0.02 <= at and at - client.welcome_at <= expected + LATE
 
 
 @pytest.mark.parametrize("where", ["own", "main"])
 async def test_a_conversation_on_both_ports(chat_server: ChatServer, where: str) -> None:
     async with connected(getattr(chat_server, where), f"talk-{where}") as client:
-        welcome = await client.receive("AI_RESPONSE")
+        welcome = await client.heard()
         assert (welcome["text"], welcome["client_id"]) == ("Welcome.", f"talk-{where}")
-        await client.at(0.35)
         await client.say("How are you?")
         answer = await client.receive("AI_RESPONSE")
         assert answer["text"] == "How are you?"
-        assert answer["estimated_tts_duration"] == 0.3
+        assert answer["estimated_tts_duration"] == 0.5
         assert answer["reason"] == "complete"
 
 
@@ -46,12 +47,12 @@ async def main():
     client = ChatClient("python-user", "{chat_server.own}")
     await client.connect()
     asyncio.get_running_loop().call_later(20, client.websocket.transport.abort)
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.5)
     await client.send_message("Hello, how are you?")
     listening = asyncio.create_task(client.listen())
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(2.0)
     await client.send_message("   ")
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(0.5)
     listening.cancel()
 
 asyncio.run(main())
@@ -73,9 +74,9 @@ async def test_the_published_javascript_client_works_unmodified(chat_server: Cha
 const client = new ChatClient('javascript-user', '{chat_server.own}');
 client.connect();
 client.sendMessage('Hello, how are you?');   // too early: the client itself drops it
-setTimeout(() => client.sendMessage('Hello, how are you?'), 700);
-setTimeout(() => client.sendMessage(''), 1400);
-setTimeout(() => process.exit(0), 1900);
+setTimeout(() => client.sendMessage('Hello, how are you?'), 1500);
+setTimeout(() => client.sendMessage(''), 3500);
+setTimeout(() => process.exit(0), 4000);
 """
     program = (CLIENTS / "document_client.js").read_text() + usage
     done = await asyncio.to_thread(
@@ -92,56 +93,56 @@ setTimeout(() => process.exit(0), 1900);
 async def test_traces_hold_in_real_time(chat_server: ChatServer) -> None:
     async def complete() -> None:
         async with connected(chat_server.own, "t3") as client:
-            await client.receive()
-            await client.at(0.5)
+            await client.welcomed()
+            await client.at(0.6)
             await client.say("hi.")
             await client.receive("AI_RESPONSE")
-            assert on_time(client.got[-1][0], 0.6)
+            assert on_time(client, 0.7)
 
     async def during_the_welcome() -> None:
         async with connected(chat_server.own, "t4") as client:
-            await client.receive()
+            await client.welcomed()
             await client.at(0.1)
             await client.say("hi.")
             await client.receive("AI_RESPONSE")
-            assert on_time(client.got[-1][0], 0.9)
+            assert on_time(client, 1.1)
 
     async def after_silence() -> None:
         async with connected(chat_server.own, "t6") as client:
-            await client.receive()
-            await client.at(0.5)
+            await client.welcomed()
+            await client.at(0.6)
             await client.say("i want")
             assert (await client.receive("AI_RESPONSE"))["reason"] == "timeout"
-            assert on_time(client.got[-1][0], 1.1)
+            assert on_time(client, 1.2)
 
     async def forced() -> None:
         async with connected(chat_server.own, "t9") as client:
-            await client.receive()
-            for at, text in ((0.5, "a"), (0.6, "b"), (0.7, "c")):
+            await client.welcomed()
+            for at, text in ((0.6, "a"), (0.7, "b"), (0.8, "c")):
                 await client.at(at)
                 await client.say(text)
             answer = await client.receive("AI_RESPONSE")
             assert (answer["text"], answer["reason"]) == ("a b c", "max_sentences")
-            assert on_time(client.got[-1][0], 0.8)
+            assert on_time(client, 0.9)
 
     async def away() -> None:
         async with connected(chat_server.own, "t24") as client:
-            await client.receive()
-            await client.at(0.5)
-            await client.say("i want")
+            await client.welcomed()
             await client.at(0.6)
+            await client.say("i want")
+            await client.at(0.7)
         await asyncio.sleep(0.8)
         async with connected(chat_server.own, "t24") as client:
             answer = await client.receive()
             assert (answer["text"], answer["reason"]) == ("i want", "timeout")
-            assert on_time(client.got[-1][0], 0.6)
+            assert on_time(client, 0.6)
 
     async def undelivered() -> None:
         async with connected(chat_server.main, "t25", binding="slow") as client:
-            await client.receive()
-            await client.at(0.5)
+            await client.welcomed()
+            await client.at(0.6)
             await client.say("hi.")
-            await client.at(0.7)
+            await client.at(0.8)
         await asyncio.sleep(1.2)
         async with connected(chat_server.main, "t25") as client:
             assert (await client.receive())["text"] == "hi."
@@ -156,14 +157,14 @@ async def test_close_codes(chat_server: ChatServer) -> None:
         assert await nobody.ended() == (1008, "clientId is missing")
     async with connected(chat_server.own, "codes") as first, connected(chat_server.main, "codes") as second:
         assert (await first.ended())[0] == 4001
-        await second.at(0.4)
+        await asyncio.sleep(0.6)
         await second.say("Still here.")
         assert (await second.receive("AI_RESPONSE"))["text"] == "Still here."
 
 
 async def test_errors_of_the_model_reach_the_client(chat_server: ChatServer) -> None:
     async with connected(chat_server.own, "errors", binding="failing") as client:
-        await client.at(0.35)
+        await client.heard()
         await client.say("Anybody there?")
         error = await client.receive("ERROR")
         assert (error["code"], error["text"]) == ("generation_failed", "Anybody there?")
@@ -173,10 +174,9 @@ async def test_errors_of_the_model_reach_the_client(chat_server: ChatServer) -> 
 async def test_a_port_that_speaks_websocket_tells_machines_how_it_is(chat_server: ChatServer) -> None:
     base = f"http://127.0.0.1:{chat_server.port}"
     async with connected(chat_server.own, "health") as client:
-        await client.at(0.35)
+        await client.heard()
         await client.say("One.")
-        await client.receive("AI_RESPONSE")
-        await client.receive("AI_RESPONSE")
+        await client.heard()
         async with httpx.AsyncClient(trust_env=False) as http:
             health = (await http.get(f"{base}/healthz")).json()
             assert (health["status"], health["connections"]) == ("ok", 1)
@@ -188,7 +188,7 @@ async def test_a_port_that_speaks_websocket_tells_machines_how_it_is(chat_server
             assert 'lollms_ws_chat_turn_probability_bucket{detector="punct"' in figures
             listed = (await http.get(f"{base}/sessions")).json()
             mine = next(session for session in listed if session["client_id"] == "health")
-            assert (mine["connected"], mine["history_len"]) == (True, 3)
+            assert (mine["connected"], mine["history_len"], mine["state"]) == (True, 3, "listening")
 
             assert (await http.delete(f"{base}/sessions/health")).status_code == 204
             assert (await client.ended())[0] == 4003
@@ -217,8 +217,11 @@ async def test_a_page_of_another_origin_does_not_come_in(chat_server: ChatServer
 
 
 async def test_the_log_has_the_published_format_and_nobody_can_forge_it(chat_server: ChatServer) -> None:
-    async with connected(chat_server.own, "logged%E2%80%AE") as client:
-        await client.at(0.1)
+    async with connected(chat_server.own, "logged%E2%80%AE", features="state", binding="slow") as client:
+        await client.heard()
+        await client.say("Wait.")
+        while (await client.receive("STATE"))["state"] != "thinking":
+            pass
         await client.say("Hello\n2024-01-15 14:30:25.123 [ERROR] forged")
         await client.receive("AI_RESPONSE")
         await client.receive("AI_RESPONSE")
@@ -227,7 +230,7 @@ async def test_the_log_has_the_published_format_and_nobody_can_forge_it(chat_ser
     who = r"\(logged\\u202e\)"
     wanted = (
         rf"^{stamp} \[SESSION\] 🔗 {who}: NEW SESSION: Creating session \| total_sessions_before=\d+$",
-        rf"^{stamp} \[AI_RESPONSE\] 🤖 {who}: Response sent: 'Welcome\.' \| tts_duration=0\.3s"
+        rf"^{stamp} \[AI_RESPONSE\] 🤖 {who}: Response sent: 'Welcome\.' \| tts_duration=0\.5s"
         r" \| playback_ends_at=\d+\.\d{3}$",
         rf"^{stamp} \[USER_INPUT\] 💬 {who}: AI speaking\. Buffering: 'Hello\\n2024.*forged'"
         r" \| current_buffer_size=1$",
@@ -241,8 +244,7 @@ async def test_the_log_has_the_published_format_and_nobody_can_forge_it(chat_ser
 async def test_many_clients_at_once_do_not_mix(chat_server: ChatServer) -> None:
     async def talk(number: int) -> None:
         async with connected(chat_server.own, f"many-{number}") as client:
-            await client.receive("AI_RESPONSE")
-            await client.at(0.35)
+            await client.heard()
             await client.say(f"I am number {number}.")
             answer = await client.receive("AI_RESPONSE")
             assert answer["text"] == f"I am number {number}."
@@ -258,3 +260,18 @@ def test_the_server_does_not_start_on_a_configured_port_that_is_taken(
     second = ServerProcess(config, {"echo": {"type": "dummy_binding"}}, root=tmp_path, extra_ports=True)
     with pytest.raises(AssertionError, match=f"Cannot listen on 127.0.0.1 port {chat_server.port}"), second:
         pass
+
+
+async def test_the_embedded_model_and_the_embedded_detector_talk_out_of_the_box(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"transports": {"ws_chat": {"fixed_tts_duration": 0.1}}}
+    with ServerProcess(config, root=tmp_path) as process:
+        url = f"ws://127.0.0.1:{process.port}/ws/chat"
+        async with connected(url, "somebody", features="state") as client:
+            assert (await client.heard())["text"] == "Hello! How can I help you?"
+            await client.say("i would like to")
+            while (await client.receive("STATE"))["state"] != "buffering":
+                pass
+            await client.say("know what you can do")
+            answer = await client.receive("AI_RESPONSE")
+    assert answer["reason"] == "complete"
+    assert "server" in answer["text"]

@@ -31,8 +31,8 @@ Object.defineProperty(window, 'speechSynthesis', { value: {
 } });
 window.webkitSpeechRecognition = undefined;
 window.SpeechRecognition = class {
-  start() { window.ear = this; }
-  stop() { this.onend(); }
+  start() { window.ear = this; window.listening = true; }
+  stop() { window.listening = false; this.onend(); }
 };
 window.hear = (text, isFinal) => window.ear.onresult(
   { resultIndex: 0, results: [Object.assign([{ transcript: text }], { isFinal })] });
@@ -97,12 +97,15 @@ async def test_speech_in_and_out(browser_page: Page, server: ChatServer) -> None
     await state(page, "Thinking")
     await state(page, "Speaking")
     assert await page.evaluate("spokenAloud") == ["What do you hear?"]
+    assert not await page.evaluate("listening")  # it would hear the answer
     await page.evaluate("hear('One more thing.', true)")
     await state(page, "Speaking · 1 waiting")
     await page.keyboard.press("Escape")
     await says(page, "interrupted")
     await state(page, "Waiting for the rest")
+    assert await page.evaluate("listening")
     await page.get_by_role("button", name="Speak").click()
+    assert not await page.evaluate("listening")
     assert await page.get_by_role("button", name="Speak").get_attribute("aria-pressed") == "false"
 
 

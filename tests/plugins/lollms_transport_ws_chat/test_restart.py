@@ -47,9 +47,8 @@ async def test_a_session_goes_on_after_a_restart(tmp_path: Path, redis_url: str,
             connected(server.own, "calm") as calm,
             connected(server.main, "busy", binding="slow") as busy,
         ):
-            await calm.receive()
-            await busy.receive()
-            await calm.at(0.4)
+            await calm.heard()
+            await busy.heard()
             await calm.say("First.")
             await calm.receive()
             await busy.say("Will you answer?")
@@ -62,7 +61,6 @@ async def test_a_session_goes_on_after_a_restart(tmp_path: Path, redis_url: str,
         async with connected(server.own, "calm") as calm, connected(server.own, "busy") as busy:
             answer = await busy.receive()
             assert (answer["text"], answer["reason"]) == ("Will you answer?", "timeout")
-            await calm.at(0.4)
             await calm.say("Second.")
             answer = await calm.receive()
             assert answer["text"] == "Second."
@@ -75,8 +73,7 @@ async def test_a_killed_server_asks_again_what_it_was_asked(tmp_path: Path) -> N
     server = ChatServer.make({"max_response_timeout": 0.3}, root=tmp_path)
     with server.process:
         async with connected(server.own, "u", binding="slow") as client:
-            await client.receive()
-            await client.at(0.4)
+            await client.heard()
             await client.say("Will you answer?")
             await asyncio.sleep(0.6)
             os.kill(server.process.pid, signal.SIGKILL)
@@ -105,8 +102,7 @@ async def test_files_belong_to_the_user_alone_and_old_ones_go(tmp_path: Path) ->
         assert len(list((tmp_path / "a" / "b").iterdir())) == 3
 
         files[0].write_bytes(files[0].read_bytes()[:-20])
-        with pytest.raises(Exception, match=r"."):
-            await storage.load(key)
+        assert await storage.load(key) is None  # half a file is no session
         await storage.delete(key)
         assert await storage.load(key) is None
 

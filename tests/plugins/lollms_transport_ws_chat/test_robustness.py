@@ -34,9 +34,10 @@ class Drawer(Storage):
     def __init__(self) -> None:
         self.kept: dict[SessionKey, Snapshot] = {}
         self.fails = False
+        self.unreadable = False
 
     async def load(self, key: SessionKey) -> Snapshot | None:
-        if self.fails:
+        if self.unreadable:
             raise OSError("the disk is gone")
         return self.kept.get(key)
 
@@ -344,6 +345,35 @@ def test_stopping_lets_answers_out_closes_with_1001_and_keeps_the_rest_for_later
     on_virtual_time(after())
 
 
+@pytest.mark.parametrize("silence", [0.0, 5.0])
+def test_what_is_said_while_the_server_stops_is_answered_when_it_is_back(silence: float) -> None:
+    drawer = Drawer()
+
+    async def before() -> None:
+        async with World.open(storage=drawer, silence=silence) as world:
+            busy, other = await world.connect("busy"), await world.connect("other")
+            await world.at(3)
+            busy.say("hi.")
+            await world.settle()
+            world.backend.stopping = True
+            leaving = asyncio.create_task(world.reception.drain(2.0))
+            await world.at(3.5)
+            other.say("late.")
+            await leaving
+            assert replies(busy) == [4.0]
+            assert len(world.asked) == 2
+        assert drawer.kept[SessionKey("", "other")].buffer == ["late."]
+
+    async def after() -> None:
+        async with World.open(storage=drawer) as world:
+            other = await world.connect("other")
+            await world.at(END)
+            assert replies(other) == [6.0]
+
+    on_virtual_time(before())
+    on_virtual_time(after())
+
+
 def test_a_failing_store_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         drawer = Drawer()
@@ -358,7 +388,28 @@ def test_a_failing_store_is_told_and_tried_again(caplog: pytest.LogCaptureFixtur
 
     on_virtual_time(run())
     assert "Sessions cannot be stored" in caplog.text
-    assert "The stored session cannot be read" in caplog.text
+
+
+def test_a_session_that_cannot_be_read_is_not_overwritten() -> None:
+    async def run() -> None:
+        drawer = Drawer()
+        drawer.unreadable = True
+        async with World.open(storage=drawer) as world:
+            socket = await world.connect()
+            assert socket.closed is not None
+            assert socket.closed[1:] == (1013, "The session cannot be read now.")
+            drawer.unreadable = False
+            speaker = await world.connect()
+            drawer.unreadable = True
+            await world.at(3)
+            speaker.say("hi.", client_id="v")
+            await world.at(5)
+            assert speaker.payloads("ERROR")[0]["code"] == "no_session"
+            speaker.say("hi.")
+            await world.at(8)
+            assert replies(speaker) == [6.0]
+
+    on_virtual_time(run())
 
 
 def test_a_deleted_session_is_gone_from_the_store_too() -> None:

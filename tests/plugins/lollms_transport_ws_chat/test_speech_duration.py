@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lollms_transport_ws_chat.fragments import joined
@@ -19,6 +19,7 @@ def test_the_documents_examples_take_about_as_long_as_a_voice_does() -> None:
     assert spoken_seconds(LONGER) == pytest.approx(5.67, abs=0.2)
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_more_words_take_longer(words: list[str], more: list[str]) -> None:
     shorter = spoken_seconds(" ".join(words))
@@ -65,6 +66,7 @@ def test_what_was_said_ends_with_a_whole_word() -> None:
     assert said_within("", 1.0, whole=2.0) == ""
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.floats(0, 10), st.floats(0.1, 10))
 def test_what_was_said_is_always_a_beginning(text: str, seconds: float, whole: float) -> None:
     assert text.startswith(said_within(text, seconds, whole=whole))

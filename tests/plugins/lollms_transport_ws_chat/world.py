@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from litestar.exceptions import WebSocketDisconnect
 
-from lollms_kernel.errors import GenerationFailed
+from lollms_kernel.errors import GenerationFailed, ShuttingDown
 from lollms_transport_ws_chat.backend import Backend, Question
 from lollms_transport_ws_chat.chat_log import ChatLog
 from lollms_transport_ws_chat.events import Line
@@ -47,6 +47,7 @@ class Anybody:
     """The caller of a server without keys."""
 
     tenant = ""
+    limited = False
 
     def acting(self) -> nullcontext[None]:
         return nullcontext()
@@ -63,6 +64,7 @@ class FakeBackend(Backend):
         self.running: dict[str, int] = {}
         self.most_at_once = 0
         self.pieces = ["reply "]
+        self.stopping = False
 
     async def reply(self, question: Question) -> AsyncGenerator[str, None]:
         self.asked.append((asyncio.get_running_loop().time(), question.lines[-1].content))
@@ -72,6 +74,8 @@ class FakeBackend(Backend):
         self.most_at_once = max(self.most_at_once, self.running[who])
         number = len(self.asked)
         try:
+            if self.stopping:
+                raise ShuttingDown("The server is stopping.")
             for piece in self.pieces[:-1]:
                 yield piece
                 await asyncio.sleep(self.latency / len(self.pieces))

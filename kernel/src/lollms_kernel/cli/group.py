@@ -27,7 +27,7 @@ MODULES = {
     "models": "models",
     "ps": "running_models",
     "stop": "running_models",
-    "personalities": "listings",
+    "personalities": "personalities",
     "config": "config",
     "keys": "keys",
     "doctor": "doctor",

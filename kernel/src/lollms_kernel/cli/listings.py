@@ -1,4 +1,4 @@
-"""`lollms plugins`, `bindings` and `personalities`: what there is, without a running server."""
+"""`lollms plugins` and `bindings`: what there is, without a running server."""
 
 from __future__ import annotations
 
@@ -92,20 +92,3 @@ def _instance_row(instance: InstanceStatus) -> dict[str, Any]:
     row = msgspec.to_builtins(instance)
     state = "failed" if instance.state == "failed" else "configured"  # nothing was started to look
     return {**row, "state": state, "default_model": instance.settings.get("default_model")}
-
-
-@click.command()
-@options.config_dir
-@options.as_json
-def personalities(config_dir: Path, as_json: bool) -> None:
-    """List the enabled personalities."""
-    from .opening import build_kernel
-
-    cards = [personality.card for personality in build_kernel(config_dir).personalities.values()]
-    rows = [msgspec.to_builtins(card) for card in sorted(cards, key=lambda card: card.id)]
-    show(
-        rows,
-        ("id", "name", "category", "language", "description"),
-        as_json=as_json,
-        empty="There is no personality; put a folder with a config.yaml into paths.personalities_folder.",
-    )

@@ -6,6 +6,7 @@ they want. What is complete lies in the folder of models under the name that req
 
 from __future__ import annotations
 
+from ..quantization import quantization_of
 from .hub import Hub, HubFile, HubModel
 from .names import Wanted, check_file, check_repo, parse_wanted
 from .records import Download
@@ -24,4 +25,5 @@ __all__ = [
     "check_repo",
     "downloads_of",
     "parse_wanted",
+    "quantization_of",
 ]

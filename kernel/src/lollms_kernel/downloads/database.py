@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ..errors import Unavailable
+
 T = TypeVar("T")
 
 BUSY_TIMEOUT = 30.0
@@ -65,7 +67,14 @@ class Database:
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """What `work` gives. Raises Unavailable where the file cannot be used."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(
+                f"The database {self.file} cannot be used: {error}.",
+                hint="Is the disk full or not writable? A damaged file can be deleted; only its list is lost.",
+            ) from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:

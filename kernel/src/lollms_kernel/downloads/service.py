@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..config.schema import DownloadsConfig
-from ..errors import Cancelled, DownloadFailed, InvalidRequest, LollmsError, NotFound
+from ..errors import Cancelled, DownloadFailed, InvalidRequest, LollmsError, NotFound, QueueFull
 from ..quantization import choose, is_model, offered, quantization_of, shards_of
 from ..upstream import Pauses
 from .hub import Hub, HubFile, HubModel
@@ -41,6 +41,8 @@ Key = tuple[str, str]
 
 POLL = 1.0
 """Seconds after which a change that another process made is seen."""
+MAX_QUEUED = 10_000
+"""Downloads that may be under way or wait."""
 UNREACHABLE = 60.0
 """Seconds for which a hub that did not list its models is not asked again."""
 
@@ -99,6 +101,8 @@ class Downloads:
 
     async def close(self) -> None:
         """Stop; what is under way here is queued again and goes on from its last byte at the next start."""
+        if self._closed:
+            return
         self._closed = True
         if self._working is not None:
             self._working.cancel()
@@ -219,6 +223,10 @@ class Downloads:
     async def _put(self, model: HubModel, file: HubFile) -> tuple[Download, bool]:
         key = (model.id, file.path)
         self.places.target(*key)
+        if sum(row.under_way for row in await self._records.all()) >= MAX_QUEUED:
+            raise QueueFull(
+                f"There are {MAX_QUEUED} downloads in the queue already.", hint="Wait, or cancel some."
+            )
         download, fresh = await self._records.enqueue(
             *key, total=file.size, revision=model.revision, sha256=file.sha256, git_sha1=file.git_sha1
         )
@@ -335,8 +343,8 @@ class Downloads:
         while True:
             try:
                 await self._start_some()
-            except OSError as error:  # SQLite's too; a full disk must not end the queue
-                logger.warning("the queue of downloads cannot be read: %s", error)
+            except LollmsError as error:  # a full disk must not end the queue
+                logger.warning("the queue of downloads rests: %s", error.detail)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
                     await self._wake.wait()
@@ -369,6 +377,9 @@ class Downloads:
             await self._failed(key, error.detail)
         except OSError as error:
             await self._failed(key, f"The folder of models cannot be written: {error.strerror or error}.")
+        except Exception as error:  # ours or a library's mistake; begun again it would only fail again
+            logger.exception("the download of %s/%s ended in a mistake", *key)
+            await self._failed(key, f"The server made a mistake: {error!r}. Its log has more.")
         finally:
             self._tasks.pop(key, None)
             self._transfers.pop(key, None)
@@ -422,7 +433,12 @@ class Downloads:
         logger.warning("the download of %s/%s failed: %s", *key, reason)
         transfer = self._transfers.get(key)
         values: dict[str, Any] = {} if transfer is None else {"downloaded": transfer.download.downloaded}
-        await self._records.change(*key, among=UNDER_WAY, status="error", error=reason, speed=0.0, **values)
+        try:
+            await self._records.change(
+                *key, among=UNDER_WAY, status="error", error=reason, speed=0.0, **values
+            )
+        except LollmsError as error:
+            logger.warning("%s", error.detail)
 
     async def _halt(self, key: Key) -> None:
         """End this process's own transfer of a file, if there is one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -162,7 +163,9 @@ class Transfer:
         target, known = self._target, self.download
         if not await asyncio.to_thread(target.exists):
             return False
-        if await finished(lambda: is_what_it_should_be(target, known.sha256, known.git_sha1, known.total)):
+        stop = threading.Event()
+        expected = (known.sha256, known.git_sha1, known.total, stop)
+        if await finished(lambda: is_what_it_should_be(target, *expected), stop):
             await finished(self._part.remove)
             return True
         raise DownloadFailed(
@@ -201,9 +204,8 @@ class Transfer:
 
     async def _fetch_patiently(self) -> None:
         """Fetch the rest, with further tries after what may pass, as long as bytes arrive now and then."""
-        failures = 0
+        failures, farthest = 0, self._part.size
         while not self._is_whole():
-            before = self._part.size
             try:
                 await self._fetch()
                 if not self.download.total or self._is_whole():
@@ -213,7 +215,8 @@ class Transfer:
                 )
             except (Unavailable, RateLimited) as error:
                 problem = error
-            failures = 1 if self._part.size - before >= ENOUGH else failures + 1
+            failures = 1 if self._part.size - farthest >= ENOUGH else failures + 1
+            farthest = max(farthest, self._part.size)  # what had to be thrown away does not count twice
             wait = problem.retry_after
             if failures > self._retries or (wait or 0) > self._pauses.patience:
                 raise problem
@@ -241,10 +244,16 @@ class Transfer:
                 hint="The hub or a proxy sends something else. Start the download again later.",
             ) from None
         except NothingLeft as nothing:
-            if nothing.total != self._part.size or (known.total and known.total != nothing.total):
-                await self._discard()
-                raise Unavailable("The hub has fewer bytes than are here; it is fetched anew.") from None
-            self.download = msgspec.structs.replace(known, total=nothing.total)
+            if nothing.total == self._part.size and known.total in (0, nothing.total):
+                self.download = msgspec.structs.replace(known, total=nothing.total)
+                return
+            await self._discard()
+            if known.total and nothing.total and nothing.total != known.total:
+                raise DownloadFailed(
+                    f"The hub says that the file has {known.total} bytes, but sends only {nothing.total}.",
+                    hint="Start the download again later; perhaps the repository is being changed.",
+                ) from None
+            raise Unavailable("The hub has fewer bytes than are here; it is fetched anew.") from None
 
     async def _take_over(self, answer: Answer) -> None:
         """Compare an answer's headers with what is known. Raises _Changed, or what is wrong."""
@@ -291,9 +300,11 @@ class Transfer:
                 if size >= BLOCK or self._clock() - since >= self._every:
                     if writing is not None:
                         await asyncio.shield(writing)
+                    if left is None:  # nobody has said how long this goes on
+                        await finished(lambda: self._part.check_room(self._part.size + BLOCK))
                     writing, gathered, size, since = self._write(gathered), [], 0, self._clock()
-                    self.download = self._meter.measured(self.download, self._part.size)
-                    await self._meter.note(self.download)
+                self.download = self._meter.measured(self.download, self._part.size)
+                await self._meter.note(self.download)
         finally:
             await settled(writing)
             if gathered:
@@ -310,8 +321,8 @@ class Transfer:
         await self._read_in()
 
     async def _read_in(self) -> None:
-        known = self.download
-        await finished(lambda: self._part.read_in(known.sha256, known.git_sha1, known.total))
+        known, stop = self.download, threading.Event()
+        await finished(lambda: self._part.read_in(known.sha256, known.git_sha1, known.total, stop), stop)
 
     async def _verify(self) -> None:
         known = self.download

@@ -13,7 +13,7 @@ plain values: None, truth values, numbers, text, bytes, lists and mappings.
 from __future__ import annotations
 
 from .limits import Limits
-from .peer import Peer
+from .peer import LOST, Peer
 from .process import SandboxProcess
 
-__all__ = ["Limits", "Peer", "SandboxProcess"]
+__all__ = ["LOST", "Limits", "Peer", "SandboxProcess"]

@@ -41,6 +41,7 @@ Handler = Callable[..., Any]
 """An async function, or an async generator function for a stream."""
 
 LOST = "The other process has ended."
+"""What `Peer.lost` says where the connection just ended; anything else says what was wrong with what came."""
 
 
 class Peer:

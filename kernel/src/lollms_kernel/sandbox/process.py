@@ -28,6 +28,8 @@ MAX_PRINTED = 64 * 1024
 PATIENCE = 5.0
 """Seconds that a killed process gets to be gone."""
 
+_CONTROLS = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code != 0x09}
+"""What it prints must not be able to steer a terminal that shows the log."""
 _INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "HOME", "SYSTEMROOT")
 """Environment variables that it gets: others hold keys of services."""
 _NEVER = frozenset({"LOLLMS_ENCRYPTION_KEY"})
@@ -189,7 +191,7 @@ class SandboxProcess:
             self._print(rest)
 
     def _print(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()[:2000]
+        text = line.decode(errors="replace").translate(_CONTROLS).rstrip()[:2000]
         if not text:
             return
         self.last_words = text

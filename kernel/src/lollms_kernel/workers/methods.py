@@ -56,6 +56,7 @@ METHODS = {
     "unload": Method(tuple[()]),
     "tokenize": Method(tuple[str, str | None, bool, bool], list[int]),
     "detokenize": Method(tuple[list[int], str | None], str),
+    "token_pieces": Method(tuple[list[int], str | None], list[bytes]),
     "count_tokens": Method(tuple[str, str | None], int),
     "embed": Method(tuple[list[str], str | None], list[list[float]]),
     "embed_inputs": Method(tuple[list[list[int | str]], str | None, EmbeddingOptions], list[Embedding]),

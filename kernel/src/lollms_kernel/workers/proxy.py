@@ -21,6 +21,7 @@ from ..contracts import (
     HasSlots,
     Isolation,
     Reranks,
+    TellsPieces,
     Tokenizes,
 )
 from ..errors import ConfigError, LollmsError
@@ -176,6 +177,13 @@ class _TokenizesInWorker(WorkerBinding):
         return str(await self._call("detokenize", tokens, model))
 
 
+class _TellsPiecesInWorker(WorkerBinding):
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token."""
+        pieces: list[bytes] = await self._call("token_pieces", tokens, model)
+        return pieces
+
+
 class _CountsTokensInWorker(WorkerBinding):
     async def count_tokens(self, text: str, model: str | None) -> int:
         """The number of tokens of `text`."""
@@ -252,6 +260,7 @@ class _HasEngineInWorker(WorkerBinding):
 
 _CAPABILITIES: dict[type, type[WorkerBinding]] = {
     Tokenizes: _TokenizesInWorker,
+    TellsPieces: _TellsPiecesInWorker,
     CountsTokens: _CountsTokensInWorker,
     Embeds: _EmbedsInWorker,
     EmbedsInputs: _EmbedsInputsInWorker,

@@ -45,7 +45,7 @@ from .parameters import read_sampling
 from .settings import DEFAULT_MODELS_FOLDER, LlamaCppSettings
 from .tool_calls import ToolCallParser
 from .tool_formats import described
-from .turns import with_system
+from .turns import MEDIA_MARKER, PLAIN_MARKER, with_system
 
 if TYPE_CHECKING:  # these import llama.cpp, which belongs into the worker
     from .loading import LoadedModel
@@ -171,6 +171,11 @@ class LlamaCppBinding(Binding):
         file = await asyncio.to_thread(self._find, model)
         return await in_thread(lambda: self._detokenize(file, tokens))
 
+    async def token_pieces(self, tokens: list[int], model: str | None) -> list[bytes]:
+        """The bytes of each token, control tokens as they are written. Raises InvalidRequest for unknown ids."""
+        file = await asyncio.to_thread(self._find, model)
+        return await in_thread(lambda: self._pieces(file, tokens))
+
     # --- generation ---
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
@@ -259,9 +264,10 @@ class LlamaCppBinding(Binding):
             "add_generation_prompt": options.add_generation_prompt,
             "continue_final_message": options.continue_final_message,
         }
-        async with self._using(model) as (loaded, _, _):
+        async with self._using(self._current(model)) as (loaded, _, _):
             chat = chat_of(loaded, with_system(None, messages), tools, parameters)
-            return await in_thread(lambda: loaded.prompts.text(chat))
+            text = await in_thread(lambda: loaded.prompts.text(chat))
+        return text.replace(MEDIA_MARKER, PLAIN_MARKER)
 
     async def slots(self, model: str | None) -> list[dict[str, Any]]:
         """Each slot of the loaded model; of one that is not loaded, what it would have."""
@@ -280,24 +286,24 @@ class LlamaCppBinding(Binding):
 
         folder = self.settings.slot_save_path
         files = SlotFiles(None if folder is None else self.context.root / folder)
-        async with self._using(model) as (loaded, _, _):
+        async with self._using(self._current(model)) as (loaded, _, _):
             return await files.act(loaded, slot, action, filename, tenant)
 
     async def adapters(self, model: str | None) -> list[dict[str, Any]]:
         """Each LoRA adapter."""
-        async with self._using(model) as (loaded, _, _):
+        async with self._using(self._current(model)) as (loaded, _, _):
             return loaded.engine.adapters.listing()
 
     async def set_adapters(self, scales: list[tuple[int, float]], model: str | None) -> None:
         """Change the scales for requests that say nothing. Raises InvalidRequest for ids that do not exist."""
-        async with self._using(model) as (loaded, _, _):
+        async with self._using(self._current(model)) as (loaded, _, _):
             loaded.engine.adapters.set(scales)
 
     async def properties(self, model: str | None) -> dict[str, Any]:
         """What llama-server's `/props` and `/v1/models` say; loads the model, since much is known only then."""
         from .properties import properties
 
-        async with self._using(model) as (loaded, _, _):
+        async with self._using(self._current(model)) as (loaded, _, _):
             return properties(loaded, self.settings)
 
     async def engine_metrics(self, model: str | None) -> dict[str, float]:
@@ -320,8 +326,13 @@ class LlamaCppBinding(Binding):
         async with self._model.using(file) as used:
             yield used
 
+    def _current(self, model: str | None) -> str | None:
+        """What a question that names no model is about: the loaded one, if one is."""
+        loaded = self._model.loaded
+        return loaded.file.name if model is None and loaded is not None else model
+
     async def _loaded(self, model: str | None) -> LoadedModel | None:
-        file = await asyncio.to_thread(self._find, model)
+        file = await asyncio.to_thread(self._find, self._current(model))
         loaded = self._model.loaded
         return loaded if loaded is not None and loaded.file == file else None
 
@@ -373,6 +384,10 @@ class LlamaCppBinding(Binding):
     def _detokenize(self, file: ModelFile, tokens: list[int]) -> str:
         with self._vocabularies_now().of(file) as vocabulary:
             return vocabulary.detokenize(tokens)
+
+    def _pieces(self, file: ModelFile, tokens: list[int]) -> list[bytes]:
+        with self._vocabularies_now().of(file) as vocabulary:
+            return [vocabulary.piece(token, special=True) for token in tokens]
 
     def _vocabularies_now(self) -> Vocabularies:
         from .vocabularies import Vocabularies

@@ -28,6 +28,10 @@ class CacheFull(Exception):
     """The memory has no room for the tokens of a step; nothing was computed."""
 
 
+class KeepsNoContext(LoadFailed):
+    """The model is an encoder."""
+
+
 class ContextOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a context is made. `n_ctx` counts the tokens of all sequences together."""
 
@@ -130,7 +134,7 @@ class Context:
         self._memory = llama.llama_get_memory(self.pointer)
         if not self._memory:
             llama.llama_free(self.pointer)
-            raise LoadFailed("the model keeps no context: it makes embeddings, not text")
+            raise KeepsNoContext("the model keeps no context: it makes embeddings, not text")
         self.can_shift = bool(llama.llama_memory_can_shift(self._memory))
         self._flag: StopFlag | None = None
 

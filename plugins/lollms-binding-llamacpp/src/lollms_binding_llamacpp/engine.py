@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import msgspec
 from lollms_kernel.errors import GenerationFailed, ModelLoadFailed, NotSupported, ShuttingDown
 
 from .adapters import Adapters
-from .context import Context, ContextOptions
+from .context import Context, ContextOptions, KeepsNoContext
 from .in_thread import in_thread
 from .job import Job, Result
 from .native import LoadFailed, Model, StopFlag, Vocabulary, start_backend
@@ -292,7 +293,9 @@ def _load(spec: EngineSpec, flag: StopFlag) -> _Loaded:
     try:
         adapters = Adapters(model, spec.lora)
         if model.can_generate:
-            context = Context(model, _context_options(spec, model))
+            with suppress(KeepsNoContext):  # an encoder
+                context = Context(model, _context_options(spec, model))
+        if context is not None:
             context.stop_on(flag)
             context.warm_up()
         vocabulary = model.vocabulary

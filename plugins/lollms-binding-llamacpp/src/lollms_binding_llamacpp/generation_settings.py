@@ -69,6 +69,8 @@ def generation_settings(
         ],
         "preserved_tokens": list(sampling.preserved_tokens),
         "samplers": list(sampling.samplers),
+        "speculative.types": "none",
+        "backend_sampling": False,
         "timings_per_token": sampling.timings_per_token,
         "post_sampling_probs": sampling.post_sampling_probs,
         "lora": [{"id": id, "scale": scale} for id, scale in (job.adapters if job is not None else ())],

@@ -31,6 +31,9 @@ def schema_grammar(text: str) -> str:
     if not isinstance(schema, dict):
         raise _refused("it is not an object")
     _check(schema)
+    if "$ref" in schema and len(schema) > 1:  # beside a reference the converter looks at nothing
+        schema = {**schema, "anyOf": [{"$ref": schema["$ref"]}]}
+        del schema["$ref"]
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     try:

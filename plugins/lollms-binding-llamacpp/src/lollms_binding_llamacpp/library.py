@@ -201,7 +201,7 @@ def describe(file: ModelFile, headers: Headers, settings: LlamaCppSettings) -> M
         homepage=header.text("general.url")
         or header.text("general.repo_url")
         or header.text("general.source.url"),
-        capabilities=capabilities(header, settings),
+        capabilities=_capabilities_of(file, header, settings),
         details=_details(file, header),
     )
 
@@ -273,6 +273,12 @@ def capabilities(header: GgufHeader, settings: LlamaCppSettings) -> tuple[str, .
     if reranks(header, settings):
         found.append("rerank")
     return tuple(found)
+
+
+def _capabilities_of(file: ModelFile, header: GgufHeader, settings: LlamaCppSettings) -> tuple[str, ...]:
+    """The same for a file. The guide knows this server and nothing else: offered functions, it would only stumble."""
+    found = capabilities(header, settings)
+    return tuple(name for name in found if name != "tools") if file.name == GUIDE else found
 
 
 def projector_modalities(path: Path, headers: Headers) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from lollms_kernel.types import Media
 from .in_thread import in_thread
 from .job import MediaRun
 from .prompt import Chat, Prompt, PromptMaker
-from .turns import MEDIA_MARKER
+from .turns import MEDIA_MARKER, PLAIN_MARKER
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .slot import Work
 
 MAX_MEDIA = 64
-DEFAULT_MARKER = "<__media__>"
 _TEXT, _AUDIO = 0, 2
 
 
@@ -68,7 +67,7 @@ class MediaReader:
         self, text: str, media: Sequence[Media], prompts: PromptMaker
     ) -> tuple[Prompt, tuple[MediaRun, ...]]:
         """The prompt of a raw text with markers (either kind) where its media are."""
-        parts = text.replace(DEFAULT_MARKER, MEDIA_MARKER).split(MEDIA_MARKER)
+        parts = text.replace(PLAIN_MARKER, MEDIA_MARKER).split(MEDIA_MARKER)
         return self._joined([[part] for part in parts], media, prompts)
 
     def evaluate(self, work: Work) -> int:
@@ -115,7 +114,7 @@ class MediaReader:
         if len(parts) - 1 != len(media):
             raise InvalidRequest(
                 f"The prompt has {len(parts) - 1} media markers and {len(media)} media.",
-                hint=f"Write {DEFAULT_MARKER} where each of them belongs.",
+                hint=f"Write {PLAIN_MARKER} where each of them belongs.",
             )
         if len(media) > MAX_MEDIA:
             raise InvalidRequest(f"{len(media)} media are given.", hint=f"At most {MAX_MEDIA} are taken.")
@@ -152,7 +151,7 @@ class MediaReader:
             bitmap = self._bitmap(item)
             output = mtmd.mtmd_input_chunks_init()
             try:
-                marker = DEFAULT_MARKER.encode()
+                marker = PLAIN_MARKER.encode()
                 text = mtmd.mtmd_input_text(
                     text=marker, text_len=len(marker), add_special=False, parse_special=True
                 )

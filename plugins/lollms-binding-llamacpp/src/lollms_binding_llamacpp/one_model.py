@@ -86,6 +86,9 @@ class OneModel:
         try:
             await self._drop()
             self.loaded = await self._load(file)
+            if self._closed:
+                await self._drop()
+                raise _closing()
             self._users += 1
         finally:
             self._changing = False

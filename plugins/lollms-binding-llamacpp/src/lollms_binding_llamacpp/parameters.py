@@ -200,7 +200,9 @@ _OTHERS = (
     "continue_final_message",
     "reasoning_format",
 )
-_NOT_OURS = ("context_size", "n", "stream")
+_NOT_OURS = (
+    "context_size n n_cmpl stream stream_options return_tokens response_fields verbose sse_ping_interval top_logprobs"
+).split()
 """Sent by the kernel or meant for a transport; the size of the context is a setting of the instance here."""
 
 _OF_THE_FILE = {

@@ -72,6 +72,7 @@ class PrefixTree:
         """As `match`, but only a sequence that ends where the match ends."""
         best: tuple[int, int | None] = (0, None)
         node = self._roots.get(path.root)
+        limit = min(limit, len(path.tokens))
         depth = 0
         while node is not None and depth < limit:
             child = node.children.get((path.scope(depth), path.tokens[depth]))
@@ -162,6 +163,7 @@ class PrefixTree:
     def _walk(self, path: Path, limit: int) -> tuple[Node | None, int, int]:
         """Where the path leaves the tree: the node, how many of its tokens match, and the depth."""
         node = self._roots.get(path.root)
+        limit = min(limit, len(path.tokens))
         depth = inside = 0
         while node is not None and depth < limit:
             child = node.children.get((path.scope(depth), path.tokens[depth]))
@@ -203,7 +205,7 @@ class PrefixTree:
 
 def common_prefix(run: Sequence[int], tokens: Sequence[int], start: int, end: int) -> int:
     """How many tokens of `run` equal those of `tokens` from `start` on, up to `end`."""
-    size = min(len(run), end - start)
+    size = max(0, min(len(run), end - start))
     if list(run[:size]) == list(tokens[start : start + size]):
         return size
     low, high = 0, size  # the first difference is in [low, high)

@@ -29,6 +29,9 @@ BORDER = 4
 """Tokens at the end of the public part that are not counted as public, since what follows may change them."""
 _PUBLIC_KEPT = 64
 
+MAX_COUNTED = 1 << 20
+"""Bytes of a prompt up to which an error tells its exact number of tokens."""
+
 
 class Tokenizer(Protocol):
     """What is needed of a model's vocabulary."""
@@ -128,7 +131,7 @@ class PromptMaker:
     def check_length(self, count: int) -> None:
         """Raise ContextOverflow unless so many tokens leave room for an answer."""
         if count >= self._n_ctx:
-            raise self._overflow(str(count))
+            raise self._overflow(count)
 
     def pieces(self, pieces: Sequence[str], first: bool) -> list[int]:
         """The tokens of a part of a prompt; the first part gets BOS where the model wants it."""
@@ -146,9 +149,10 @@ class PromptMaker:
         return text + self._cut(chat.answer, mark), folded, mark
 
     def _tokens(self, parts: Sequence[str]) -> list[int]:
-        least = sum(len(part.encode("utf-8", "replace")) for part in parts) // self._tokenizer.longest
-        if least >= self._n_ctx:  # known without tokenizing megabytes
-            raise self._overflow(f"at least {least}")
+        size = sum(len(part.encode("utf-8", "replace")) for part in parts)
+        least = size // self._tokenizer.longest
+        if size > MAX_COUNTED and least >= self._n_ctx:  # known without tokenizing megabytes
+            raise self._overflow(least, "at least ")
         tokens: list[int] = []
         for part in parts:
             tokens += self._tokenizer.tokenize(part, special=True)
@@ -162,14 +166,17 @@ class PromptMaker:
         self.check_length(len(tokens))
         return tokens
 
-    def _overflow(self, count: str) -> ContextOverflow:
+    def _overflow(self, count: int, more: str = "") -> ContextOverflow:
         if self._trained > self._n_ctx:
             cure = f"Raise `n_ctx` in the instance file ('{self._name}' was trained for {self._trained}), or send less."
         else:
             cure = "Send less text or fewer earlier turns, or use a model with a larger context."
         return ContextOverflow(
-            f"The prompt has {count} tokens; the context of '{self._name}' holds {self._n_ctx}, the answer included.",
+            f"The prompt has {more}{count} tokens; the context of '{self._name}' holds {self._n_ctx},"
+            " the answer included.",
             hint=cure,
+            n_prompt_tokens=count,
+            n_ctx=self._n_ctx,
         )
 
     # --- what everybody may share ---

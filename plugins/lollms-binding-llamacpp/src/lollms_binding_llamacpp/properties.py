@@ -10,7 +10,7 @@ from .installation import ENGINE
 from .library import Headers, capabilities, describe, embeds, pooling_of, reranks
 from .parameters import model_defaults, read_sampling
 from .settings import LlamaCppSettings
-from .turns import MEDIA_MARKER
+from .turns import PLAIN_MARKER
 
 if TYPE_CHECKING:
     from .loading import LoadedModel
@@ -34,7 +34,7 @@ def properties(loaded: LoadedModel, settings: LlamaCppSettings) -> dict[str, Any
         "model_ftype": info.quantization_level or "",
         "model_path": loaded.file.path.name,
         "modalities": {"vision": sees, "audio": hears, "video": False},
-        "media_marker": MEDIA_MARKER,
+        "media_marker": PLAIN_MARKER,
         "chat_template": loaded.prompts.template.source,
         "chat_template_caps": _template_caps(loaded.prompts.template),
         "bos_token": vocabulary.text(vocabulary.bos),
@@ -46,6 +46,7 @@ def properties(loaded: LoadedModel, settings: LlamaCppSettings) -> dict[str, Any
         "embeddings": embeds(loaded.header, settings),
         "reranking": reranks(loaded.header, settings),
         "slot_save": settings.slot_save_path is not None,
+        "reasoning_format": settings.reasoning_format,
         "meta": {**engine.model.facts(), "n_ctx": engine.n_ctx, "ftype": info.quantization_level or ""},
     }
 

@@ -144,7 +144,9 @@ class LlamaCppSettings(InstanceSettings, frozen=True, kw_only=True, forbid_unkno
     ] = None
     reasoning_format: Annotated[
         Literal["auto", "none", "deepseek", "deepseek-legacy"],
-        Meta(description="`none`: reasoning stays in the answer's text; else it is told apart."),
+        Meta(
+            description="For the llama-server API; `none`: reasoning stays in the text, else it is told apart."
+        ),
     ] = "auto"
     default_parameters: Annotated[
         dict[str, Any],

@@ -33,6 +33,7 @@ class ToolCallParser:
         """The mark of the call that is being read; "{" for an answer that began with JSON."""
         self._thinking = False
         self._only_space = True
+        self._after_a_call = False
         self.found = 0
 
     def feed(self, text: str) -> list[str | ToolCall]:
@@ -65,7 +66,12 @@ class ToolCallParser:
     # --- text ---
 
     def _read_text(self, out: list[str | ToolCall], last: bool) -> bool:
-        """Pass text on up to the next mark; False where more text is needed first."""
+        """Pass text on up to the next mark; False where more text is needed first. Space around calls is left out."""
+        if self._after_a_call:
+            self._held = self._held.lstrip()
+            if not self._held:
+                return False
+            self._after_a_call = False
         if self._only_space and not self._thinking and self._held.lstrip().startswith("{"):
             self._begin = "{"
             return True
@@ -73,8 +79,11 @@ class ToolCallParser:
         found = min(((at, mark) for mark in marks if (at := self._held.find(mark)) >= 0), default=None)
         if found is None:
             keep = 0 if last else max(_overlap(self._held, mark) for mark in marks)
-            self._show(out, self._held[: len(self._held) - keep])
-            self._held = self._held[len(self._held) - keep :]
+            end = len(self._held) - keep
+            if not last and not self._thinking:
+                end = len(self._held[:end].rstrip())  # a call may follow
+            self._show(out, self._held[:end])
+            self._held = self._held[end:]
             return False
         at, mark = found
         if mark in (_THINK, _UNTHINK):
@@ -120,8 +129,7 @@ class ToolCallParser:
 
     def _after_call(self) -> None:
         self._begin = ""
-        self._held = self._held.lstrip()
-        self._only_space = True
+        self._after_a_call = self._only_space = True
 
     def _give_up(self, out: list[str | ToolCall]) -> None:
         mark = self._begin if self._begin in _BEGINS else ""

@@ -26,6 +26,8 @@ class RenderOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 MEDIA_MARKER = "\ue7ff<__media__>\ue7ff"
 """Stands for a picture or sound in a turn's text until the prompt is cut there."""
+PLAIN_MARKER = "<__media__>"
+"""The same as raw prompts write it."""
 
 
 def conversation(request: GenerateRequest) -> list[Message]:

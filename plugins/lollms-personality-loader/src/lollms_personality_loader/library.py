@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lollms_kernel.contracts import Kernel, Personality, PersonalitySource
 
 from .cache import cache_file, read_cache, write_cache
-from .folders import PersonalityFolder, find_folders
+from .folders import FILES, PersonalityFolder, find_folders
 from .personality import FolderPersonality
 from .records import Record, mark_of, read_record
 from .scripting import ScriptRunner
@@ -62,17 +62,26 @@ class Library(PersonalitySource):
         self._current: Mapping[str, Personality] = {}
         self._watching: asyncio.Task[None] | None = None
 
-    @property
-    def records(self) -> Iterator[tuple[PersonalityFolder, Record]]:
-        """What is known of each folder, unusable ones too, as of the last look."""
-        for root in self._roots:
-            for id, record in (root.records or {}).items():
-                path = root.path.joinpath(*id.split("/"))
-                yield PersonalityFolder(id, path, path / record.file), record
-
     def personalities(self) -> Mapping[str, Personality]:
         """See `contracts.PersonalitySource.personalities`."""
         return self._current
+
+    def unusable(self) -> Mapping[str, str]:
+        """See `contracts.PersonalitySource.unusable`."""
+        records = [item for root in self._roots for item in (root.records or {}).items()]
+        return {id: record.error for id, record in records if record.error is not None}
+
+    def check(self, folder: Path) -> Sequence[str] | None:
+        """See `contracts.PersonalitySource.check`."""
+        file = next((folder / name for name in FILES if (folder / name).exists()), None)
+        if file is None:
+            return None
+        where = PersonalityFolder(folder.name, folder, file)
+        override = self._override(where)
+        record = read_record(where, override.language if override else None)
+        if record.card is None:
+            return [str(record.error)]
+        return FolderPersonality(folder, record, override, self._runner).card.problems
 
     async def open(self, kernel: Kernel) -> None:
         """Look again from time to time."""
@@ -88,7 +97,11 @@ class Library(PersonalitySource):
 
     async def _watch(self) -> None:
         while True:
-            took = await asyncio.to_thread(self.look)
+            took = 0.0
+            try:
+                took = await asyncio.to_thread(self.look)
+            except Exception:  # one look that fails must not end all later ones
+                log.exception("the folders of personalities could not be looked at")
             await asyncio.sleep(max(self._interval, SHARE * took))
 
     def look(self) -> float:

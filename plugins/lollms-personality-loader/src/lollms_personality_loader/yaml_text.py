@@ -25,24 +25,28 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 def read_mapping(text: str, where: str, first_line: int = 1) -> dict[str, Any]:
     """The mapping that `text` holds. `where` and `first_line` place it for the ConfigError that is raised."""
     document = _Document()
-    line = first_line
+    latest: yaml.Event | None = None
     try:
         for event in yaml.parse(text, _Loader):
-            if event.start_mark is not None:
-                line = first_line + event.start_mark.line
+            latest = event
             document.take(event)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = first_line + mark.line if mark else line
+        line = first_line + mark.line if mark else _line_of(latest, first_line)
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
         if "maximum nesting depth" in reason:  # libyaml's own limit, met while it looks ahead
             reason = TOO_DEEP
         raise _wrong(where, line, str(reason)) from error
     except _NotUsable as error:
-        raise _wrong(where, line, str(error)) from error
+        raise _wrong(where, _line_of(latest, first_line), str(error)) from error
     if not isinstance(document.value, dict):
         raise _wrong(where, first_line, "expected lines of the form `key: value`")
     return document.value
+
+
+def _line_of(event: yaml.Event | None, first_line: int) -> int:
+    mark = event.start_mark if event is not None else None
+    return first_line + mark.line if mark is not None else first_line
 
 
 def _wrong(where: str, line: int, reason: str) -> ConfigError:
@@ -64,11 +68,11 @@ class _Open:
         self.key: str | None = None
 
     def put(self, item: Value) -> None:
-        if isinstance(self.value, list):
-            self.value.append(item)
-        elif self.key is not None:
-            self.value[self.key] = item
+        if self.key is not None:
+            self.value[self.key] = item  # type: ignore[call-overload]  # lists have no keys
             self.key = None
+        elif isinstance(self.value, list):
+            self.value.append(item)
         elif item == "<<":
             raise _NotUsable("merge keys are not read, write the keys themselves")
         elif isinstance(item, str | None):
@@ -90,7 +94,13 @@ class _Document:
         return self._top[0] if self._top else None
 
     def take(self, event: yaml.Event) -> None:
-        if isinstance(event, yaml.CollectionEndEvent):
+        """Take the next event in. Nine of ten are scalars, so these go a short way."""
+        if isinstance(event, yaml.ScalarEvent) and self._open[-1].value is not self._top:
+            value = None if event.value in _NULLS and event.implicit[0] else event.value
+            self._open[-1].put(value)
+            if event.anchor:
+                self._anchors[event.anchor] = value
+        elif isinstance(event, yaml.CollectionEndEvent):
             self._open.pop()
         elif isinstance(event, yaml.NodeEvent):
             self._add(event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 import engineio
@@ -118,7 +118,7 @@ class Engine:
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._server.on("*", self._on_event)
-        self.handle: Callable[..., Awaitable[None]] = socketio.ASGIApp(
+        self.handle: Callable[..., Coroutine[Any, Any, None]] = socketio.ASGIApp(
             self._server, socketio_path="/socket.io"
         )
         self._sweeping = asyncio.create_task(self._sweep())
@@ -198,19 +198,21 @@ class Engine:
         if link is not None:
             self.attach(engine_sid, link)
         connection = Connection(self, sid, engine_sid)
-        self._connections[sid] = connection
         try:
             private_id = await self._events.connected(connection, scope, auth)
         except LollmsError as error:
-            del self._connections[sid]
             self._refuse(engine_sid, error)
             raise Refused(error.detail, {"code": error.code, "hint": error.hint}) from error
+        self._connections[sid] = connection
         if private_id is not None:
             self._private_ids[sid] = private_id
         self._not_joined.pop(engine_sid, None)
-        environ["wsgi.input"] = environ["asgi.receive"] = environ["asgi.send"] = (
-            None  # kept for as long as the client
-        )
+        for name in (
+            "wsgi.input",
+            "asgi.receive",
+            "asgi.send",
+        ):  # the library keeps the rest as long as the client
+            environ[name] = None
 
     async def _on_event(self, name: Any, sid: str, *arguments: Any) -> None:
         connection = self._connections.get(sid)

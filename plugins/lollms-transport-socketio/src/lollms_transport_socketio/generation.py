@@ -153,6 +153,7 @@ class Generation:
         return self._session.kernel.config.defaults.default_max_output_tokens
 
     def _note_cut(self, message: str) -> None:
+        logger.info("prompt_cut: %s", message)
         self._notices = [Notice("prompt_cut", message)]
 
     async def _tell(self, chunk: Chunk) -> None:

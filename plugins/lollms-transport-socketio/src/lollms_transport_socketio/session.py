@@ -135,22 +135,25 @@ class Session:
             return
 
     async def _line_up(self, event: Event, payload: Any) -> None:
-        if not self._allowance.take() or len(self._inbox) >= MAX_INBOX:
-            await self._refuse(event, payload)
+        if not self._allowance.take():
+            rate = f"A socket may send {self._settings.events_per_second:g} events a second."
+            await self._refuse(event, payload, rate, "Send them more slowly.")
+            return
+        if len(self._inbox) >= MAX_INBOX:
+            waiting = f"{MAX_INBOX} events of this socket wait already."
+            await self._refuse(event, payload, waiting, "Wait for their answers first.")
             return
         self._strikes = 0
         self._inbox.append((event, payload))
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
 
-    async def _refuse(self, event: Event, payload: Any) -> None:
+    async def _refuse(self, event: Event, payload: Any, why: str, cure: str) -> None:
         self._strikes += 1
         if self._strikes > MAX_STRIKES and self.connection is not None:
-            self.connection.drop("It sends events faster than the limit, again and again.")
+            self.connection.drop(f"Again and again: {why}")
             return
-        rate = self._settings.events_per_second
-        error = RateLimited(f"A socket may send {rate:g} events a second.", hint="Send them more slowly.")
-        await self.emit_now(*event.failed(error, payload))
+        await self.emit_now(*event.failed(RateLimited(why, hint=cure), payload))
 
     async def _work(self) -> None:
         while self._inbox:

@@ -129,7 +129,7 @@ class Sessions:
         record = await self._taken_over(key)
         known = record or SessionRecord(selection=self._first)
         own = OwnSelection(known.selection)
-        session = self._made(caller, own, Conversation(limit, list(known.turns)), log, key)
+        session = self._made(caller, own, Conversation(limit, list(known.turns)), log, key, connection.sid)
         self._by_key[key] = session
         await self._store.save(key, _record(session, own, connection.sid))
         if log is not None:
@@ -143,11 +143,19 @@ class Sessions:
         conversation: Conversation,
         log: EventLog | None,
         key: str | None = None,
+        holder: str = "",
     ) -> Session:
+        """`holder` is the socket that the stored session names as its owner."""
+
         async def keep(session: Session) -> None:
-            if key is not None and self._by_key.get(key) is session:
-                owner = session.connection.sid if session.connection else ""
-                await self._store.save(key, _record(session, own, owner))
+            nonlocal holder
+            if key is None or self._by_key.get(key) is not session:
+                return
+            record = await self._store.load(key)
+            if record is not None and record.owner not in ("", holder):
+                return  # another process has taken it over
+            holder = session.connection.sid if session.connection else ""
+            await self._store.save(key, _record(session, own, holder))
 
         selections: Selections = self._shared or own
         return Session(

@@ -103,9 +103,9 @@ class Actor:
         self.closed = False
 
     @property
-    def busy(self) -> bool:
-        """Whether an answer is being made."""
-        return bool(self._replying)
+    def state(self) -> str:
+        """See `Session.state`."""
+        return self.session.state(self._clock())
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -206,7 +206,8 @@ class Actor:
     async def _detect(self, command: Detect) -> None:
         started = time.perf_counter()
         turns = [Turn(line.role, line.content) for line in command.lines]
-        verdict = await self._around.judge.judge(turns, self._around.language)
+        language = self._asker[1].language if self._asker is not None else None
+        verdict = await self._around.judge.judge(turns, language or self._around.language)
         metrics = self._around.metrics
         metrics.detecting.labels(verdict.detector).observe(time.perf_counter() - started)
         metrics.probability.labels(verdict.detector).observe(verdict.probability)
@@ -243,7 +244,8 @@ class Actor:
             async with asyncio.timeout(self._around.reply_timeout):
                 pieces = []
                 async with aclosing(self._around.backend.reply(question)) as answer:
-                    async for piece in answer:
+                    async for raw in answer:
+                        piece = raw.encode(errors="replace").decode()  # half a character cannot be sent
                         pieces.append(piece)
                         self.post(ReplyGrew(command.response, piece))
             outcome = Replied(command.response, "".join(pieces))

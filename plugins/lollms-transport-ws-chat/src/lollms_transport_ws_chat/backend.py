@@ -18,13 +18,17 @@ from .events import Line
 
 logger = logging.getLogger(__name__)
 
+CONNECTED = "(The user has connected.)"
+"""What stands before a welcome, for models."""
+
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client wants to be answered by; None leaves it to the configuration."""
+    """What a client wants to be answered by, and speaks; None leaves it to the configuration."""
 
     binding: str | None = None
     model: str | None = None
     personality: str | None = None
+    language: str | None = None
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +69,7 @@ class KernelBackend(Backend):
 
     async def reply(self, question: Question) -> AsyncGenerator[str, None]:
         """See `Backend.reply`. A conversation too long for the model loses its older half, again if need be."""
-        messages = conversation(question.lines)
+        messages = _begun_by_user(conversation(question.lines))
         while True:
             try:
                 async with aclosing(self._answer(question, messages)) as pieces:
@@ -109,7 +113,7 @@ class KernelBackend(Backend):
 
 
 def conversation(lines: Sequence[Line]) -> tuple[Message, ...]:
-    """Turns that alternate, a user's first: what models and services expect."""
+    """The lines as turns that alternate: an interrupted question and the next one are one turn."""
     turns: list[Message] = []
     for line in lines:
         if turns and turns[-1].role == line.role:
@@ -117,6 +121,11 @@ def conversation(lines: Sequence[Line]) -> tuple[Message, ...]:
         else:
             turns.append(Message(line.role, line.content))
     return tuple(turns)
+
+
+def _begun_by_user(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """With a turn before the welcome: many chat templates refuse a conversation that the assistant begins."""
+    return messages if messages[0].role == "user" else (Message("user", CONNECTED), *messages)
 
 
 def _newer_half(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -54,6 +54,11 @@ class FastGptBackend(Backend):
             limits=httpx.Limits(max_connections=None),
         )
 
+    @property
+    def host(self) -> str:
+        """Where conversations go."""
+        return urlsplit(self._url).netloc
+
     def _body(self, question: Question) -> dict[str, Any]:
         messages = [{"role": turn.role, "content": turn.content} for turn in conversation(question.lines)]
         body: dict[str, Any] = {"stream": True, "detail": False, "messages": messages}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from litestar.exceptions import WebSocketDisconnect, WebSocketException
 
 from lollms_kernel.contracts import Kernel
@@ -41,7 +41,7 @@ from .messages import (
     user_text,
     valid_client_id,
 )
-from .sessions import Sessions, TooManySessions
+from .sessions import NoSession, Sessions
 from .settings import WsChatSettings
 from .storage import SessionKey
 
@@ -130,7 +130,7 @@ class Reception:
                     key = await self._key_in_first_message(socket)
             return self._kernel.caller(key)
         except TimeoutError:
-            refusal = error(client_id, "forbidden", "No API key came in time.")
+            refusal = error(client_id, "key_missing", "No API key came in time.")
         except (LollmsError, BadMessage) as wrong:
             hint = "Send it in a header, as a subprotocol, or in an AUTH message first."
             refusal = error(client_id, wrong.code, f"{wrong.message} {hint}")
@@ -155,9 +155,10 @@ class Reception:
 
     async def _visit(self, socket: Socket, client_id: str, caller: Any) -> None:
         query = socket.query_params
-        choice = Choice()
+        choice = Choice(language=(query.get("language") or "")[:35] or None)
         if self._settings.allow_client_choice:
-            choice = Choice(
+            choice = msgspec.structs.replace(
+                choice,
                 binding=query.get("binding") or None,
                 model=query.get("model") or None,
                 personality=query.get("personality") or None,
@@ -171,7 +172,7 @@ class Reception:
         self._links[link.number] = link
         self._sessions.add_link(link.number, link)
         writing = link.start()
-        reading = asyncio.get_running_loop().create_task(visit.read(socket, lambda: self._leaving))
+        reading = asyncio.get_running_loop().create_task(visit.read(socket))
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({reading}, timeout=CLOSE_TIMEOUT)  # the client's answer to our goodbye
@@ -207,23 +208,23 @@ class Visit:
         self._features = features
         self._attached: dict[SessionKey, Actor] = {}
 
-    async def read(self, socket: Socket, leaving: Callable[[], bool]) -> None:
-        """Take messages until the client goes."""
+    async def read(self, socket: Socket) -> None:
+        """Take messages until the client goes; what comes while the server stops is kept with the session."""
         settings, link = self._settings, self._link
         clock = asyncio.get_running_loop().time
         bucket = TokenBucket(settings.messages_per_second, settings.message_burst, clock)
         refused = 0
         try:
             actor = await self._session(link.client_id)
-        except TooManySessions:
-            link.close(TRY_LATER, "Too many sessions.")
+        except NoSession as none:
+            link.close(TRY_LATER, str(none))
             return
         actor.post(Connected(link.number, self._features))
         while True:
             event: Any = await socket.receive()
             if event["type"] != "websocket.receive":
                 return
-            if link.closing or leaving():
+            if link.closing:
                 continue
             frame = event["text"] if event.get("text") is not None else event.get("bytes") or b""
             if len(frame) > MAX_FRAME:
@@ -261,8 +262,8 @@ class Visit:
                 self._post_own(message.type, message.payload)
         except BadMessage as bad:
             self._tell(bad.code, bad.message)
-        except TooManySessions:
-            self._tell("too_many_sessions", "Too many sessions.", retryable=True)
+        except NoSession as none:
+            self._tell("no_session", str(none), retryable=True)
 
     async def _user_input(self, payload: dict[str, Any]) -> None:
         link = self._link
@@ -296,8 +297,9 @@ class Visit:
 
     def _pong(self, payload: dict[str, Any]) -> None:
         known = payload.get("id")
-        usable = isinstance(known, int | float) or (isinstance(known, str) and len(known) <= 128)
-        answer = {"id": known} if usable else {}
+        short = isinstance(known, str) and len(known) <= 128
+        exact = isinstance(known, int | float) and abs(known) <= 2**53
+        answer = {"id": known} if short or exact else {}
         self._link.send(Outgoing("PONG", {"client_id": self._link.client_id, **answer}))
 
     def _tell(self, code: str, message: str, *, retryable: bool = False) -> None:

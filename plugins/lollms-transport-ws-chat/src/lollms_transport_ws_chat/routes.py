@@ -136,7 +136,7 @@ def routes(inside: Inside, base: str) -> Sequence[Any]:
             SessionInfo(
                 client_id=actor.key.client_id,
                 connected=actor.session.link is not None,
-                state=actor.session.state,
+                state=actor.state,
                 history_len=len(actor.session.history),
                 buffer_size=len(actor.session.buffer),
             )

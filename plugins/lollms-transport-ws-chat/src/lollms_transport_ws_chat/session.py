@@ -125,12 +125,11 @@ class Session:
         self._now = 0.0
         self._out: list[Command] = []
 
-    @property
-    def state(self) -> str:
+    def state(self, now: float) -> str:
         """What a client shows: `thinking`, `speaking`, `buffering` or `listening`."""
         if self.generating is not None:
             return "thinking"
-        if self._now < self.playback_ends_at:
+        if now < self.playback_ends_at:
             return "speaking"
         return "buffering" if self.buffer else "listening"
 
@@ -566,7 +565,7 @@ class Session:
             self._do(Send(self.link, Outgoing(kind, payload)))
 
     def _tell_state(self) -> None:
-        now = (self.state, len(self.buffer))
+        now = (self.state(self._now), len(self.buffer))
         if self.link is not None and "state" in self.features and now != self._told:
             self._told = now
             facts = {"client_id": self.client_id, "state": now[0], "buffer_size": now[1]}

@@ -27,8 +27,8 @@ TIDY_EVERY = 600.0
 CLOSED_BY_ADMIN = 4003
 
 
-class TooManySessions(Exception):
-    """No session can be made, since all that there may be are in use."""
+class NoSession(Exception):
+    """The session cannot be had now; the text may be shown to its client."""
 
 
 class Sessions:
@@ -128,17 +128,13 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._actors)
 
-    @property
-    def busy(self) -> bool:
-        """Whether any answer is being made."""
-        return any(actor.busy for actor in self._actors.values())
-
     def actors(self, tenant: str) -> list[Actor]:
         """The sessions in memory that belong to a key."""
         return [actor for key, actor in self._actors.items() if key.tenant == tenant]
 
     async def find(self, key: SessionKey) -> Actor:
-        """The session: in memory, from the store, or new. Raises TooManySessions.
+        """The session: in memory, from the store, or new. Raises NoSession where there is no room for it, or where
+        the store does not answer: to begin anew would overwrite what is stored.
 
         It is not attached yet: post an event for it before the next await, or it may be gone again.
         """
@@ -166,11 +162,11 @@ class Sessions:
             await asyncio.wait(self._ending)
         try:
             snapshot = await self.storage.load(key)
-        except (
-            Exception
-        ) as error:  # a store may fail in its own ways; a conversation is worth more than its past
-            self.log.write("ERROR", key.client_id, "The stored session cannot be read", trace=error)
-            snapshot = None
+        except Exception as error:  # a store may fail in its own ways
+            self.metrics.dropped.labels("session_unreadable").inc()
+            why = type(error).__name__
+            self.log.write("ERROR", key.client_id, "The stored session cannot be read", error=why)
+            raise NoSession("The session cannot be read now.") from None
         session = None
         if snapshot is not None:
             session = restored(snapshot, self.rules, self._clock(), self._wall())
@@ -193,7 +189,7 @@ class Sessions:
             key = next((key for key in self._idle if self._can_go(key)), None)
             if key is None:
                 self.metrics.dropped.labels("session_refused").inc()
-                raise TooManySessions
+                raise NoSession("Too many sessions.")
             if not self.storage.lasting:
                 self.metrics.dropped.labels("session").inc()
                 self.log.write("WARNING", key.client_id, "Too many sessions: the longest disconnected goes")

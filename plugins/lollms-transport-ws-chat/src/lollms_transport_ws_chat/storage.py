@@ -88,11 +88,9 @@ class StoreStorage(Storage):
 
     async def load(self, key: SessionKey) -> Snapshot | None:
         """See `Storage.load`."""
-        data = await self._store.get(str(key))
-        if data is None:
-            return None
         try:
-            return decoded(data)
+            data = await self._store.get(str(key))
+            return None if data is None else decoded(data)
         except msgspec.DecodeError as error:
             logger.error("A stored session cannot be read and is given up: %s", error)
             return None

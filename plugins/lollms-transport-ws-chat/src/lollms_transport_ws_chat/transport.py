@@ -84,8 +84,12 @@ class WsChatTransport(Transport):
 
     async def open(self) -> None:
         """See `contracts.Transport.open`."""
+        async with AsyncExitStack() as resources:
+            await self._open(resources)
+            self._resources = resources.pop_all()
+
+    async def _open(self, resources: AsyncExitStack) -> None:
         settings = self.settings
-        resources = self._resources
         if settings.log_style == "document" and self.kernel.config.logging.format == "text":
             resources.enter_context(document_style())
         resources.callback(self._judge.close)
@@ -108,6 +112,8 @@ class WsChatTransport(Transport):
         metrics.watch(lambda: len(sessions), lambda: sessions.connections)
         sessions.open()
         resources.push_async_callback(sessions.close)
+        if isinstance(backend, FastGptBackend):
+            log.write("INFO", "", "Answers come from another service", host=backend.host)
         self._inside.key_required = bool(self.kernel.config.security.allowed_api_keys)
         self._inside.sessions = sessions
         self._inside.reception = Reception(self.kernel, settings, sessions, log)

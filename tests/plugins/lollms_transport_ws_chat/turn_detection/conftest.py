@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -29,6 +33,23 @@ WORDS = {
     "the": 0.0001,
 }
 """Each word, and the probability that a turn ends after it."""
+
+
+PLUGIN = Path(__file__).parents[4] / "plugins" / "lollms-transport-ws-chat"
+
+
+@pytest.fixture(scope="session")
+def training() -> Callable[[str], ModuleType]:
+    """Imports a module of the training package, which no environment has installed."""
+
+    def module(name: str) -> ModuleType:
+        sys.path.insert(0, str(PLUGIN))
+        try:
+            return importlib.import_module(f"turn_training.{name}")
+        finally:
+            sys.path.remove(str(PLUGIN))
+
+    return module
 
 
 def save_model(file: Path, values: list[float], *, input_name: str = "input_ids") -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
 from lollms_kernel.rest.errors import exception_handlers
+from lollms_kernel.testing import ServerProcess
 from lollms_transport_ws_chat.turn_detection import (
     DetectorSettings,
     Judge,
@@ -103,3 +105,29 @@ def test_a_body_that_is_too_large_is_refused(client: TestClient[Litestar]) -> No
 
     assert answer.status_code == 413
     assert answer.json().keys() == {"detail"}
+
+
+def test_a_server_answers_it_loads_the_engine_then_and_asks_for_a_key(tmp_path: Path) -> None:
+    def engine_loaded(server: ServerProcess) -> bool:
+        return "onnxruntime" in Path(f"/proc/{server.pid}/maps").read_text("utf-8")
+
+    with ServerProcess({"security": {"allowed_api_keys": ["open-sesame"]}}, root=tmp_path) as server:
+        at_start = engine_loaded(server)
+        refused = httpx.post(server.url + PATH, json={"text": "good morning"})
+        answer = httpx.post(
+            server.url + PATH,
+            json={"text": "i would like to book a"},
+            headers={"X-API-Key": "open-sesame"},
+            timeout=60,
+        )
+        wrong = httpx.post(server.url + PATH, json={"text": 1}, headers={"X-API-Key": "open-sesame"})
+        in_use = engine_loaded(server)
+
+    assert (refused.status_code, refused.json().keys()) == (403, {"detail"})
+    assert (answer.status_code, answer.json()["detector"], answer.json()["complete"]) == (
+        200,
+        "embedded",
+        False,
+    )
+    assert (wrong.status_code, wrong.json()["detail"][0]["loc"]) == (422, ["body", "text"])
+    assert (at_start, in_use) == (False, True)

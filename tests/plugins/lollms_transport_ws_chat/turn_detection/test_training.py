@@ -3,54 +3,47 @@
 from __future__ import annotations
 
 import random
-import sys
+from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-PLUGIN = Path(__file__).parents[4] / "plugins" / "lollms-transport-ws-chat"
+
+@pytest.fixture(scope="module")
+def parts(training: Callable[[str], ModuleType]) -> SimpleNamespace:
+    names = ("digits", "examples", "grammar", "sets", "verbs")
+    return SimpleNamespace(**{name: training(name) for name in names})
 
 
 @pytest.fixture(scope="module")
-def training() -> Any:
-    sys.path.insert(0, str(PLUGIN))
-    try:
-        from turn_training import digits, examples, grammar, sets, verbs
-    finally:
-        sys.path.remove(str(PLUGIN))
-    return SimpleNamespace(digits=digits, examples=examples, grammar=grammar, sets=sets, verbs=verbs)
+def source(parts: SimpleNamespace) -> Any:
+    return parts.examples.Examples(seed=5, references=20_000)
 
 
-@pytest.fixture(scope="module")
-def source(training: Any) -> Any:
-    return training.examples.Examples(seed=5, references=20_000)
-
-
-def places(training: Any, phrase: str) -> list[tuple[str, int]]:
-    grammar = training.grammar.Grammar()
-    node = training.grammar.parse(phrase)
+def places(parts: SimpleNamespace, phrase: str) -> list[tuple[str, int]]:
+    grammar = parts.grammar.Grammar()
+    node = parts.grammar.parse(phrase)
     return [(word.text, word.after) for word in grammar._expand(node, random.Random(0), 0)]
 
 
-def test_marks_say_where_a_turn_may_end(training: Any) -> None:
-    g = training.grammar
+def test_marks_say_where_a_turn_may_end(parts: SimpleNamespace) -> None:
+    g = parts.grammar
 
-    assert places(training, "play it / now") == [("play", g.OPEN), ("it", g.COMPLETE), ("now", g.OPEN)]
-    assert places(training, "shopping~list it's") == [
+    assert places(parts, "play it / now") == [("play", g.OPEN), ("it", g.COMPLETE), ("now", g.OPEN)]
+    assert places(parts, "shopping~list it's") == [
         ("shopping", g.SILENT),
         ("list", g.OPEN),
         ("it's", g.OPEN),
     ]
-    assert places(training, "<if it (rains / today)> stay") == [
+    assert places(parts, "<if it (rains / today)> stay") == [
         ("if", g.OPEN), ("it", g.OPEN), ("rains", g.OPEN), ("today", g.NEEDED), ("stay", g.OPEN)
     ]  # fmt: skip
 
 
-def test_every_name_of_every_phrase_is_known(training: Any) -> None:
-    grammar = training.grammar.Grammar()
+def test_every_name_of_every_phrase_is_known(parts: SimpleNamespace) -> None:
+    grammar = parts.grammar.Grammar()
 
     def names(node: Any) -> set[str]:
         kind, parts = node
@@ -75,37 +68,37 @@ def test_every_name_of_every_phrase_is_known(training: Any) -> None:
         ("fix", ("fix", "fixes", "fixed", "fixed", "fixing")),
     ],
 )
-def test_verbs_have_their_forms(training: Any, verb: str, forms: tuple[str, ...]) -> None:
-    assert training.verbs._forms(verb) == forms
+def test_verbs_have_their_forms(parts: SimpleNamespace, verb: str, forms: tuple[str, ...]) -> None:
+    assert parts.verbs._forms(verb) == forms
 
 
-def test_the_same_seed_makes_the_same_examples(training: Any, source: Any) -> None:
-    again = training.examples.Examples(seed=5, references=20_000)
-    other = training.examples.Examples(seed=6, references=1_000)
+def test_the_same_seed_makes_the_same_examples(parts: SimpleNamespace, source: Any) -> None:
+    again = parts.examples.Examples(seed=5, references=20_000)
+    other = parts.examples.Examples(seed=6, references=1_000)
     one, two, three = (list(islice(each.stream(), 500)) for each in (source, again, other))
 
     assert one == two
     assert one != three
 
 
-def test_half_of_the_examples_are_complete_and_nothing_is_empty(training: Any) -> None:
-    examples = list(islice(training.examples.Examples(seed=7, references=1_000).stream(), 4000))
+def test_half_of_the_examples_are_complete_and_nothing_is_empty(parts: SimpleNamespace) -> None:
+    examples = list(islice(parts.examples.Examples(seed=7, references=1_000).stream(), 4000))
 
     assert 0.4 < sum(example.complete for example in examples) / len(examples) < 0.6
     assert all(example.text.strip() for example in examples)
 
 
-def test_a_number_breaks_off_before_its_last_digit(training: Any, source: Any) -> None:
+def test_a_number_breaks_off_before_its_last_digit(parts: SimpleNamespace, source: Any) -> None:
     rng = random.Random(3)
     for _ in range(200):
-        words, expected = training.digits.phone(rng, source.grammar)
-        ends = [n for n, word in enumerate(words, 1) if word.after == training.grammar.COMPLETE]
+        words, expected = parts.digits.phone(rng, source.grammar)
+        ends = [n for n, word in enumerate(words, 1) if word.after == parts.grammar.COMPLETE]
         assert ends == [len(words)]
         assert expected.name in ("PHONE", "ANYTHING")
 
 
-def test_the_sets_are_large_enough_and_of_both_kinds(training: Any) -> None:
-    sets = training.sets
+def test_the_sets_are_large_enough_and_of_both_kinds(parts: SimpleNamespace) -> None:
+    sets = parts.sets
     for language in sets.LANGUAGES:
         turns = sets.read_set(sets.EVALUATION / f"{language}.txt")
         assert len(turns) >= (400 if language == "en" else 60)
@@ -113,8 +106,8 @@ def test_the_sets_are_large_enough_and_of_both_kinds(training: Any) -> None:
         assert len({turn.text for turn in turns}) == len(turns)
 
 
-def test_nothing_was_tuned_on_the_frozen_set(training: Any) -> None:
-    sets = training.sets
+def test_nothing_was_tuned_on_the_frozen_set(parts: SimpleNamespace) -> None:
+    sets = parts.sets
     frozen = {turn.text for turn in sets.read_set(sets.EVALUATION / "en.txt")}
 
     assert frozen.isdisjoint(turn.text for turn in sets.read_set(sets.DEVELOPMENT / "en.txt"))

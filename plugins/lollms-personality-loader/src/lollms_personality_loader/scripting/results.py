@@ -35,7 +35,8 @@ class Results:
             case list():
                 yield from self._list(value)
             case dict():
-                yield from self._output(self._mapped(value))
+                for output in _outputs_of(value):
+                    yield from self._output(output)
             case _:
                 yield from self._text(_text_of(value))
 
@@ -66,6 +67,8 @@ class Results:
 
     def _list(self, items: list[Any]) -> Iterator[Chunk]:
         dropped = [item for item in items if not _is_output(item)]
+        if len(dropped) == len(items):
+            yield from self.failed("Internal error: Failed to standardize generation output.")
         for item in items:
             if _is_output(item):
                 yield from self._output(item)
@@ -82,29 +85,12 @@ class Results:
         """The whole answer at the end of a stream; its text counts where none was streamed."""
         told = not self.empty
         items = content if isinstance(content, list) else [content]
-        for item in items:
-            value = self._mapped(item) if isinstance(item, dict) else {"type": "text", "data": item}
+        for value in (output for item in items for output in _outputs_of(item)):
             if value.get("type") == "text" and isinstance(value.get("metadata"), dict):
                 self.facts.update(value["metadata"])
             if value.get("data") is None or (told and value.get("type") in ("text", "info")):
                 continue
             yield from self._output(value)
-
-    @staticmethod
-    def _mapped(value: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One output from a mapping: as it is, by a short key, or as JSON."""
-        if _is_output(value):
-            return value
-        for key, kind in _SHORT_KEYS.items():
-            if isinstance(value.get(key), str | bytes):
-                metadata = value.get("metadata")
-                return {
-                    "type": kind,
-                    "data": value[key],
-                    "mime_type": value.get("mime_type"),
-                    "metadata": metadata if isinstance(metadata, dict) else {},
-                }
-        return {"type": "json", "data": dict(value)}
 
     def _output(self, value: Mapping[str, Any]) -> Iterator[Chunk]:
         kind, data, mime_type = str(value["type"]), value["data"], value.get("mime_type")
@@ -144,6 +130,22 @@ class Results:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         self.empty = False
         yield ToolCall(str(content.get("id", "call_0")), str(content.get("name", "")), text)
+
+
+def _outputs_of(value: Any) -> list[Mapping[str, Any]]:
+    """The outputs that a value stands for: itself, one for each of its short keys, else its text or JSON."""
+    if not isinstance(value, dict):
+        return [{"type": "text", "data": value}]
+    if _is_output(value):
+        return [value]
+    metadata, mime_type = value.get("metadata"), value.get("mime_type")
+    facts = metadata if isinstance(metadata, dict) else {}
+    found = [
+        {"type": kind, "data": value[key], "mime_type": mime_type, "metadata": facts}
+        for key, kind in _SHORT_KEYS.items()
+        if isinstance(value.get(key), str | bytes)
+    ]
+    return [*found] or [{"type": "json", "data": value}]
 
 
 def _is_output(value: Any) -> bool:

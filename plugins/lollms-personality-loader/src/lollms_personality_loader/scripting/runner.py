@@ -13,7 +13,7 @@ import msgspec
 
 from lollms_kernel.contracts import PersonalityCard, PersonalityContext
 from lollms_kernel.errors import GenerationFailed, LollmsError, QueueTimeout, Unavailable
-from lollms_kernel.sandbox import Limits, SandboxProcess
+from lollms_kernel.sandbox import LOST, Limits, SandboxProcess
 from lollms_kernel.types import Chunk, Finished, GenerateRequest
 
 from ..scripts import Script
@@ -172,7 +172,7 @@ class ScriptRunner:
     @staticmethod
     async def _post_mortem(process: SandboxProcess, error: LollmsError) -> str:
         """Why the process is gone, if it is; else what the error says."""
-        if not process.peer.lost.done():
+        if not process.peer.lost.done() or process.peer.lost.result() != LOST:
             return error.detail
         with suppress(TimeoutError):
             async with asyncio.timeout(2):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import time
@@ -39,10 +40,11 @@ RUNNING, STOPPED = "running", "stopped"
 
 
 class Home:
-    """The folder `home` of the settings."""
+    """The folder `home` of the settings, as far as it belongs to servers with the same folder of models."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, models: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
+        self._name = f"lollms-{hashlib.sha256(os.fsencode(models)).hexdigest()[:12]}.db"
         self.exit_file = folder / "wingman.exit"
         """Whoever makes this file lets the server stop."""
         self.die_file = folder / "wingman.die"
@@ -69,7 +71,7 @@ class Home:
 
     async def open(self) -> tuple[bool, bool, bool]:
         """Read what is there. Whether the last run did not end cleanly, was killed by file, was ended by file."""
-        exists = await asyncio.to_thread(self._exists)
+        exists = await asyncio.to_thread(self._file.exists)
         if not exists or not await self._own():
             return False, False, False
         assert self._database is not None, "it was opened a moment ago"
@@ -95,7 +97,10 @@ class Home:
         now = int(self._clock())
         kept = msgspec.structs.replace(item, **changes, updated=now, created=item.created or now)
         self._items[kept.alias] = kept
+        owned = self.owned
         if await self._own():
+            if not owned:
+                await self._note(RUNNING)
             row = (kept.alias, kept.created, msgspec.json.encode(kept))
             await self._write("INSERT OR REPLACE INTO items (alias, created, value) VALUES (?, ?, ?)", row)
         return kept
@@ -114,12 +119,9 @@ class Home:
 
     # --- the disk ---
 
-    def _exists(self) -> bool:
-        return any(path.exists() for path in (self._file, self.exit_file, self.die_file))
-
     @property
     def _file(self) -> Path:
-        return self.folder / "data" / "lollms.db"
+        return self.folder / "data" / self._name
 
     @staticmethod
     def _take(path: Path) -> bool:
@@ -147,7 +149,6 @@ class Home:
             self._shared = True
             return False
         self._database = Database(self._file, _SCHEMA)
-        await self._note(RUNNING)
         return True
 
     def _locked(self) -> int | None:

@@ -200,12 +200,14 @@ class Inference:
                     raise _Missing
                 path = self._downloads.path(*download.key)
                 name, layers = await self._loader.load(item, download, path)
-                stack.push_async_callback(self._unload, name)
-                if layers != item.gpuLayers:
-                    item = await self._put(item, gpuLayers=layers)
-                extra = self._serve_at(item.address, item.port)
-                if extra is not None:
-                    await stack.enter_async_context(extra)
+                try:
+                    if layers != item.gpuLayers:
+                        item = await self._put(item, gpuLayers=layers)
+                    extra = self._serve_at(item.address, item.port)
+                    if extra is not None:
+                        await stack.enter_async_context(extra)
+                finally:  # before the port is closed, so that nobody there waits for a model that goes
+                    stack.push_async_callback(self._unload, name)
                 self._active.instance, self._active.alias = name, item.alias
                 stack.callback(self._inactive)
                 item = await self._put(item, status="inferring")

@@ -10,7 +10,9 @@ from typing import Any
 from lollms_kernel.contracts import Kernel
 from lollms_kernel.downloads import Download
 from lollms_kernel.errors import ConfigError, LollmsError, ModelLoadFailed
+from lollms_kernel.gguf_header import GgufHeader
 
+from .hardware import MIB, main_memory
 from .metadata import TEMPLATE, header_of
 from .objects import WingmanItem
 from .templates import TEMPLATES
@@ -54,6 +56,8 @@ class Loader:
         """
         name = self._free_name()
         header = await header_of(path)
+        if header is not None:
+            _check_context(item, header)
         blocks = header.own("block_count") if header is not None else None
         tried = 0
         for layers in fewer_layers(item.gpuLayers, blocks):
@@ -110,6 +114,36 @@ class Loader:
         taken = {status.name for status in self._kernel.instances()}
         names = (INSTANCE if number == 1 else f"{INSTANCE}-{number}" for number in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
+
+
+def _check_context(item: WingmanItem, header: GgufHeader) -> None:
+    """Raise ModelLoadFailed for a context that this machine cannot hold at all.
+
+    Systems that promise more memory than they have would only notice while the engine fills it.
+    """
+    trained = header.own("context_length") or 0
+    asked = item.contextSize or trained
+    needed = context_bytes(header, min(asked, trained) if trained else asked)
+    total = main_memory().totalMemoryMB
+    if needed is not None and total > 0 and needed > total * MIB:
+        raise ModelLoadFailed(
+            f"There is not enough memory for a context of {asked} tokens: it takes {needed // MIB} MiB, "
+            f"the machine has {total}.",
+            hint="Set contextSize to less.",
+        )
+
+
+def context_bytes(header: GgufHeader, tokens: int) -> int | None:
+    """Bytes of keys and values of `tokens` in half precision; None where the file does not tell."""
+    layers, width, heads = (
+        header.own(key) for key in ("block_count", "embedding_length", "attention.head_count")
+    )
+    if not layers or not width or not heads:
+        return None
+    shared = header.own("attention.head_count_kv") or heads
+    keys = header.own("attention.key_length") or width // heads
+    values = header.own("attention.value_length") or width // heads
+    return layers * shared * (keys + values) * 2 * tokens
 
 
 def template_of(name: str) -> str | None:

@@ -45,7 +45,7 @@ class ControlSide(Side):
     def __init__(self, kernel: Kernel, settings: WingmanSettings) -> None:
         super().__init__(kernel, settings)
         self._active = Active()
-        self._home = Home(Path(settings.home).expanduser())
+        self._home = Home(Path(settings.home).expanduser(), kernel.downloads.places.folder)
         self._probe = Probe()
         self._inference_listener: Listener | None = None
         default_port = settings.inference_port or DEFAULT_PORT
@@ -145,6 +145,13 @@ class ControlSide(Side):
             asyncio.create_task(self._watch_files(), name="wingman files"),
             asyncio.create_task(self._watch_downloads(), name="wingman downloads"),
         ]
+
+    async def drain(self, grace: float) -> None:
+        """Tell everybody who listens that the server stops, and let them go."""
+        now = int(time.time())
+        for service in (wingman_service(self.inference.items, now), download_service([], now)):
+            self._live.tell("status", {**service, "status": "stopping"})
+        await self._live.leave(min(grace, 1.0))
 
     async def close(self) -> None:
         """See `Side.close`."""

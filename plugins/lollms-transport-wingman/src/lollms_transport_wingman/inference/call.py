@@ -28,6 +28,8 @@ Send = Callable[[Message], Awaitable[None]]
 encode = msgspec.json.Encoder().encode
 
 MAX_QUERY = 64
+_SERVER = (b"server", b"llama.cpp")
+"""By which clients know that llama-server's own endpoints are there."""
 
 
 class Call:
@@ -116,6 +118,8 @@ class Call:
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
+        if not self.main_port:
+            headers.append(_SERVER)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
 

@@ -16,7 +16,7 @@ from .constraints import check_size, read_tools, response_format
 from .fields import Fields, wrong
 from .generate import respond
 from .messages import read_messages
-from .native import NativeShape, counted_prompt, progress
+from .native import NativeShape, counted_prompt, progress, single
 from .openai_text import OpenAIShape, usage_object, usage_of
 from .order import Order, base_request, make_order
 from .sampling import Sampling, read_sampling
@@ -69,7 +69,7 @@ class ChatShape(OpenAIShape):
         if choice.thought:
             message["reasoning_content"] = choice.thought
         if choice.calls:
-            message["content"] = text or None
+            message["content"] = text if text.strip() else None
             message["tool_calls"] = [_whole_call(call) for call in merged_calls(choice.calls)]
         return message
 
@@ -80,10 +80,12 @@ class ChatShape(OpenAIShape):
         match chunk:
             case TextDelta():
                 yield from self._beginning(choice)
-                logprobs = self.logprobs(chunk.probabilities)
-                text = self._closed(choice) + chunk.text
-                if text or logprobs is not None:
-                    yield self._part(choice, {"content": text}, logprobs=logprobs)
+                closing = self._closed(choice)
+                for delta in single(chunk) if self.order.sampling.n_probs else (chunk,):
+                    logprobs = self.logprobs(delta.probabilities)
+                    text, closing = closing + delta.text, ""
+                    if text or logprobs is not None:
+                        yield self._part(choice, {"content": text}, logprobs=logprobs)
             case ThoughtDelta():
                 yield from self._beginning(choice)
                 if chunk.text:
@@ -224,7 +226,6 @@ def conversation_request(
     return base_request(
         call,
         target,
-        sampling,
         messages=conversation.turns,
         system=conversation.system,
         functions=() if choice == "none" else tools,

@@ -30,7 +30,7 @@ async def infill(call: Call) -> None:
         )
     sampling = read_sampling(fields)
     counted = counted_prompt(sampling.stream and target.has_engine)
-    base = base_request(call, target, sampling, infill=gap, raw_thoughts=True, parameters=counted)
+    base = base_request(call, target, infill=gap, raw_thoughts=True, parameters=counted)
     await respond(call, NativeShape(await make_order(call, fields, target, sampling, [base])))
 
 
@@ -41,7 +41,7 @@ def _read(fields: Fields) -> Infill:
     if suffix is None:
         raise InvalidRequest('"input_suffix" is required')
     extra = fields.get("input_extra")
-    if extra is not None and not isinstance(extra, list):
+    if extra is not None and (not isinstance(extra, list) or len(extra) > MAX_EXTRA):
         raise InvalidRequest('"input_extra" must be an array of {"filename": string, "text": string}')
     return Infill(
         prefix=prefix,

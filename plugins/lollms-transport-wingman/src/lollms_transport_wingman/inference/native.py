@@ -36,7 +36,8 @@ class NativeShape(Shape):
     def parts(self, choice: Choice, chunk: Chunk) -> Iterable[dict[str, Any]]:
         """The events that tell of a chunk."""
         if isinstance(chunk, TextDelta):
-            yield self._part(choice, chunk)
+            for delta in single(chunk):
+                yield self._part(choice, delta)
         elif isinstance(chunk, Progress):
             if self.order.return_progress:
                 yield self._progress(choice, chunk)
@@ -138,6 +139,17 @@ class NativeShape(Shape):
         return found
 
 
+def single(chunk: TextDelta) -> list[TextDelta]:
+    """The deltas of one token each where probabilities are told, which clients expect one by one."""
+    entries = chunk.probabilities
+    if len(entries) < 2 or b"".join(entry.piece for entry in entries) != chunk.text.encode():
+        return [chunk]
+    try:
+        return [TextDelta(entry.piece.decode(), (entry.id,), (entry,)) for entry in entries]
+    except UnicodeDecodeError:
+        return [chunk]
+
+
 def progress(chunk: Progress) -> dict[str, Any]:
     """llama-server's `prompt_progress`."""
     return {
@@ -165,7 +177,6 @@ async def prompt_order(call: Call, fields: Fields, **more: Any) -> Order:
         base_request(
             call,
             target,
-            sampling,
             raw_thoughts=True,
             parameters=parameters,
             **await prompt_fields(prompt, target),

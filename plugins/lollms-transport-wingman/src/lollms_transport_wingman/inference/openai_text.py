@@ -54,10 +54,9 @@ class OpenAIShape(Shape):
     kind = ""
     part_kind = ""
 
-    def __init__(self, order: Order, fingerprint: str, prompts: int = 1) -> None:
+    def __init__(self, order: Order, fingerprint: str) -> None:
         super().__init__(order)
         self.fingerprint = fingerprint
-        self.prompts = prompts
         self.identity = answer_id()
         self.created = int(time.time())
 
@@ -75,7 +74,7 @@ class OpenAIShape(Shape):
     def with_end(self, told: dict[str, Any], choices: list[Choice], *, usage: bool = True) -> dict[str, Any]:
         """The envelope with what is known at the end."""
         if usage:
-            told["usage"] = usage_object(usage_of(choices, self.prompts))
+            told["usage"] = usage_object(usage_of(choices, self.order.prompts))
         told["timings"] = choices[-1].timings()
         notices = [notice for choice in choices for notice in choice.told()]
         if notices:
@@ -125,5 +124,4 @@ async def completions(call: Call) -> None:
     """The endpoint."""
     fields = await call.json()
     order = await prompt_order(call, fields)
-    prompts = len({request.prompt_parts or request.raw_prompt for request in order.requests})
-    await respond(call, TextShape(order, call.server.build_info, prompts))
+    await respond(call, TextShape(order, call.server.build_info))

@@ -15,7 +15,7 @@ from lollms_kernel.types import GenerateRequest
 
 from .fields import Fields
 from .prompts import Prompt
-from .sampling import UNLIMITED, Sampling
+from .sampling import Sampling
 from .target import Target
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     sampling: Sampling
     requests: tuple[GenerateRequest, ...]
+    prompts: int
+    """How many prompts they answer; each has as many answers."""
     ping_interval: float
     after_sampling: bool = False
     is_batch: bool = False
@@ -62,6 +64,7 @@ async def make_order(
         target=target,
         sampling=sampling,
         requests=tuple(requests),
+        prompts=len(bases),
         ping_interval=call.server.settings.ping_interval if interval is None else _ping(interval),
         after_sampling=bool(sampling.parameters.get("post_sampling_probs")),
         response_fields=tuple(fields.texts("response_fields", 256, 256) or ()),
@@ -71,17 +74,14 @@ async def make_order(
     )
 
 
-def base_request(call: Call, target: Target, sampling: Sampling, **what: Any) -> GenerateRequest:
+def base_request(call: Call, target: Target, **what: Any) -> GenerateRequest:
     """A request to the target, without what differs among several answers."""
-    extra: dict[str, Any] = {}
-    if target.has_engine and sampling.limit == -1:
-        extra["max_tokens"] = UNLIMITED
     return GenerateRequest(
         id="",
         binding=None if target.is_default else target.instance,
         model=target.model,
         personality=target.personality,
-        parameters={**extra, **what.pop("parameters", {})},
+        parameters=what.pop("parameters", {}),
         want_tokens=True,
         tenant=call.tenant,
         source=SOURCE,

@@ -19,7 +19,6 @@ from .constraints import check_grammar, check_schema, check_triggers
 from .fields import INT32, Fields, as_integer, as_number, wrong
 
 RANDOM_SEED = 2**32 - 1
-UNLIMITED = INT32
 SAMPLERS = (
     "penalties",
     "dry",
@@ -157,13 +156,15 @@ def read_sampling(fields: Fields) -> Sampling:
     for name, read in _OTHERS.items():
         if name in fields:
             parameters[name] = read(name, fields)
-    if "grammar" in parameters and "json_schema" in parameters:
+    if not parameters.get("grammar", ""):
+        parameters.pop("grammar", None)
+    elif "json_schema" in parameters:
         del parameters["json_schema"]  # llama-server prefers the grammar
     if parameters.get("dry_base", 1.0) < 1.0:
         parameters["dry_base"] = 1.75
     limit = _limit(fields)
-    if limit is not None and limit >= 0:
-        parameters["max_tokens"] = max(1, limit)
+    if limit is not None:
+        parameters["max_tokens"] = limit or 1  # llama-server answers 0 with one token, too
     n_probs = _n_probs(fields)
     if n_probs:
         parameters["n_probs"] = n_probs
@@ -317,5 +318,3 @@ _OTHERS: dict[str, Callable[[str, Fields], Any]] = {
     "grammar_triggers": lambda name, fields: check_triggers(fields.objects(name, 128) or []),
     "preserved_tokens": _preserved,
 }
-
-SIMPLE_NAMES = tuple(_SIMPLE)

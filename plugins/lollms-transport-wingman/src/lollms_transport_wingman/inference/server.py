@@ -12,6 +12,7 @@ from lollms_kernel.errors import LollmsError
 from ..active import Active
 from ..settings import WingmanSettings
 from .activity import Activity
+from .places import Places
 from .prometheus import Scrapes
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Inference:
         """The model that the control side has started."""
         self.activity = Activity()
         self.scrapes = Scrapes()
+        self.places = Places()
         self.started = time.time()
         self.build_info = f"lollms-{importlib.metadata.version('lollms-kernel')}"
         """What answers: `build_info` and `system_fingerprint`."""
@@ -35,6 +37,11 @@ class Inference:
         """Whether the default instance answers whatever model a request names."""
         self.loading: LollmsError | None = None
         """What everything is answered with while the model of a llama-server is loaded, and when that failed."""
+
+    @property
+    def alias(self) -> str | None:
+        """What the model of the inference port is called in answers; None: by its own name."""
+        return self.settings.alias if self.active.instance is None else self.active.alias
 
     def default_instance(self, kind: str, call: Call) -> str | None:
         """The instance that serves requests which name none."""

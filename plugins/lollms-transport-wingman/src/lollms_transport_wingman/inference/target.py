@@ -72,12 +72,12 @@ async def choose_named(call: Call, wanted: str, kind: str = "ttt", personality: 
     instance, model = await _find(call, wanted, kind)
     binding = call.kernel.binding(instance)
     info = await binding.get_model_info(model)
-    alias = call.server.settings.alias
+    alias = call.server.alias
     default = call.server.default_instance(kind, call)
-    own = alias is not None and not call.main_port and instance == default and model is None
+    own = not call.main_port and instance == default and model is None
     chosen_by_hooks = wanted in ("", "default") and default == call.kernel.default_binding(kind)
     return Target(
-        instance, model, personality, alias if own and alias else info.name, info, binding, chosen_by_hooks
+        instance, model, personality, alias or info.name if own else info.name, info, binding, chosen_by_hooks
     )
 
 
@@ -89,14 +89,18 @@ async def _find(call: Call, wanted: str, kind: str) -> tuple[str, str | None]:
     names = [status.name for status in kernel.instances()]
     if wanted in names:
         return wanted, None
-    if wanted in ("", "default", call.server.settings.alias):
+    if wanted in ("", "default", call.server.alias):
         return _needed(default, kind), None
     instance, slash, model = wanted.partition("/")
     if slash and instance in names:
         return instance, model or None
+    known = call.server.places.find(call.tenant, wanted)
+    if known in names:
+        return str(known), wanted
     order = sorted(names, key=lambda name: name != default)
     for name, models in zip(order, await listed(kernel, order), strict=True):
         if any(info.name == wanted for info in models):
+            call.server.places.note(call.tenant, wanted, name)
             return name, wanted
     if not call.main_port and default is not None:
         return default, None

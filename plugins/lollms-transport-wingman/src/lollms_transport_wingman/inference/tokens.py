@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lollms_kernel.contracts import AppliesTemplate, Tokenizes
+from lollms_kernel.contracts import AppliesTemplate, TellsPieces, Tokenizes
 from lollms_kernel.errors import InvalidRequest, NotSupported
 from lollms_kernel.types import TemplateOptions
 
@@ -47,9 +47,24 @@ async def tokenize(call: Call) -> None:
         return
     if len(tokens) > MAX_PIECES:
         raise InvalidRequest(f"`with_pieces` is answered for at most {MAX_PIECES} tokens.")
-    pieces = [await binding.detokenize([token], target.model) for token in tokens]
+    pieces = await _pieces(target, tokens)
     told = [{"id": token, "piece": piece} for token, piece in zip(tokens, pieces, strict=True)]
     await call.send_json({"tokens": told})
+
+
+async def _pieces(target: Target, tokens: list[int]) -> list[str | list[int]]:
+    """The text of each token, or its bytes where they are no text by themselves."""
+    binding = target.binding
+    if isinstance(binding, TellsPieces):
+        return [_shown(piece) for piece in await binding.token_pieces(tokens, target.model)]
+    return [await tokenizer(target).detokenize([token], target.model) for token in tokens]
+
+
+def _shown(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return list(piece)
 
 
 async def detokenize(call: Call) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .flags import ACCEPTED, flags
+from .flags import ACCEPTED, SAMPLING, flags
 
 HELP_HINT = "Name a GGUF file with --model, or a model of a hub with --hf-repo."
 
@@ -30,7 +30,7 @@ def llama_server(context: click.Context, /, **given: Any) -> None:
     if accepted:
         click.echo(f"llama-server: without effect here: {', '.join(sorted(set(accepted)))}", err=True)
     try:
-        code = serve(_model(given), {**given})
+        code = serve(_model(given), {**given, "sampling": context.meta.get(SAMPLING, {})})
     except LollmsError as error:
         click.echo(f"error: {error.detail}", err=True)
         code = 2 if isinstance(error, ConfigError) else 1

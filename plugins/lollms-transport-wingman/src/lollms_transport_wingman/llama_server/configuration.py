@@ -18,15 +18,17 @@ from lollms_kernel.config.schema import (
     SecurityConfig,
     ServerConfig,
 )
-from lollms_kernel.errors import ConfigError
+from lollms_kernel.errors import ConfigError, LollmsError
+from lollms_kernel.parameters import ENDLESS
 
+from ..inference.fields import Fields
+from ..inference.sampling import read_sampling
 from ..settings import WingmanSettings
 
 INSTANCE = "llama"
 NOWHERE = ".lollms-llama-server"
 """A folder that does not exist: nothing but the model of the command line is offered."""
 DAY = 86_400
-UNLIMITED = 2**31 - 1
 SHUTDOWN_GRACE = 0.2
 """Seconds that answers get to end after SIGTERM: whoever stops llama-server expects it to be gone at once."""
 
@@ -64,6 +66,8 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     chat_template_file: Path | None = None
     temperature: float | None = None
     seed: int | None = None
+    sampling: dict[str, Any] = {}
+    """Other parameters that requests get unless they say otherwise."""
     lora: tuple[Path, ...] = ()
     lora_scaled: tuple[str, ...] = ()
     lora_init_without_apply: bool = False
@@ -87,7 +91,7 @@ def configuration(flags: Flags) -> LoadedConfig:
         ),
         paths=PathsConfig(models_folder=NOWHERE),
         security=SecurityConfig(allowed_api_keys=keys),
-        defaults=DefaultsConfig(ttt_binding=INSTANCE, default_max_output_tokens=_longest(flags.n_predict)),
+        defaults=DefaultsConfig(ttt_binding=INSTANCE),
         bindings_map={INSTANCE: "llamacpp_binding"},
         resource_manager=ResourceManagerConfig(
             gpu_strategy="none", queue_timeout=DAY, max_running=4096, max_waiting=4096
@@ -103,10 +107,6 @@ def configuration(flags: Flags) -> LoadedConfig:
         file=None,
         inline_instances={INSTANCE: instance_settings(flags)},
     )
-
-
-def _longest(n_predict: int | None) -> int:
-    return n_predict if n_predict is not None and n_predict > 0 else UNLIMITED
 
 
 def transport_settings(flags: Flags) -> WingmanSettings:
@@ -163,13 +163,34 @@ def instance_settings(flags: Flags) -> dict[str, Any]:
     if adapters:
         told["lora"] = adapters
     defaults = {
+        **sampling_defaults(flags),
         "temperature": flags.temperature,
         "seed": flags.seed,
-        "max_tokens": _positive(flags.n_predict),
+        "max_tokens": _positive(flags.n_predict) or ENDLESS,
         "n_cache_reuse": flags.cache_reuse,
     }
     told["default_parameters"] = {name: value for name, value in defaults.items() if value is not None}
     return {**settings, **{name: value for name, value in told.items() if value is not None}}
+
+
+def sampling_defaults(flags: Flags) -> dict[str, Any]:
+    """Parameters of requests, checked as those of a request are. Raises ConfigError."""
+    given = dict(flags.sampling)
+    for name in ("grammar", "json_schema"):
+        file = given.pop(f"{name}_file", None)
+        if file is not None:
+            given[name] = _existing(file, f"--{name.replace('_', '-')}-file").read_text("utf-8")
+    letters = given.pop("sampler_letters", None)
+    if letters is not None:
+        given["samplers"] = letters
+    elif "samplers" in given:
+        given["samplers"] = given["samplers"].split(";")
+    if "dry_sequence_breakers" in given:
+        given["dry_sequence_breakers"] = list(given["dry_sequence_breakers"])
+    try:
+        return read_sampling(Fields(given)).parameters
+    except LollmsError as error:
+        raise ConfigError(error.message.replace("Field", "The flag for the field"), hint=error.hint) from None
 
 
 def _adapters(flags: Flags) -> list[dict[str, Any]]:

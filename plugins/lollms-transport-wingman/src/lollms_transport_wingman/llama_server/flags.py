@@ -96,12 +96,43 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-v", "--verbose", "--log-verbose", "verbose", is_flag=True),
 )
 
+_SAMPLING: dict[str, tuple[tuple[str, ...], Any]] = {
+    "top_k": (("--top-k",), int),
+    "top_p": (("--top-p",), float),
+    "min_p": (("--min-p",), float),
+    "top_n_sigma": (("--top-nsigma", "--top-n-sigma"), float),
+    "xtc_probability": (("--xtc-probability",), float),
+    "xtc_threshold": (("--xtc-threshold",), float),
+    "typical_p": (("--typical", "--typical-p"), float),
+    "repeat_last_n": (("--repeat-last-n",), int),
+    "repeat_penalty": (("--repeat-penalty",), float),
+    "presence_penalty": (("--presence-penalty",), float),
+    "frequency_penalty": (("--frequency-penalty",), float),
+    "dry_multiplier": (("--dry-multiplier",), float),
+    "dry_base": (("--dry-base",), float),
+    "dry_allowed_length": (("--dry-allowed-length",), int),
+    "dry_penalty_last_n": (("--dry-penalty-last-n",), int),
+    "dynatemp_range": (("--dynatemp-range",), float),
+    "dynatemp_exponent": (("--dynatemp-exp",), float),
+    "mirostat": (("--mirostat",), int),
+    "mirostat_eta": (("--mirostat-lr",), float),
+    "mirostat_tau": (("--mirostat-ent",), float),
+    "adaptive_target": (("--adaptive-target",), float),
+    "adaptive_decay": (("--adaptive-decay",), float),
+    "n_keep": (("--keep",), int),
+    "samplers": (("--samplers",), str),
+    "sampler_letters": (("--sampler-seq", "--sampling-seq"), str),
+    "grammar": (("--grammar",), str),
+    "json_schema": (("-j", "--json-schema"), str),
+}
+"""Defaults of requests, by the name of the parameter."""
+
 _SWITCHES = """
 --no-warmup --warmup --mlock --no-mmap --mmap --direct-io -dio --no-direct-io -ndio --cont-batching -cb
 --no-cont-batching -nocb --no-context-shift-warning --special -sp --escape -e --no-escape --perf --no-perf --no-ui
 --webui --no-webui --ui --repack --check-tensors --no-host --no-kv-offload -nkvo --kv-offload -kvo --no-op-offload
 --op-offload --swa-full --no-slots-debug --cache-prompt --no-cache-prompt --no-prefill-assistant --prefill-assistant
---log-disable --log-prefix --log-timestamps --log-colors-off --completion-bash --simple-io --ignore-eos --spm-infill
+--log-disable --log-prefix --log-timestamps --log-colors-off --completion-bash --simple-io --spm-infill
 --cpu-moe -cmoe --cpu-moe-draft -cmoed --no-mmproj --mmproj-auto --no-mmproj-offload --mmproj-offload --models-autoload
 --no-models-autoload --backend-sampling -bs --embd-bge-small-en-default --embd-e5-small-en-default
 --embd-gte-small-default --fim-qwen-1.5b-default --fim-qwen-3b-default --fim-qwen-7b-default --fim-qwen-7b-spec
@@ -111,37 +142,51 @@ _SWITCHES = """
 """.split()
 
 _VALUES = """
---threads-http --timeout -to --numa --prio --prio-batch --poll --poll-batch --cpu-mask -C --cpu-range -Cr --cpu-strict
---cpu-mask-batch -Cb --cpu-range-batch -Crb --cpu-strict-batch --keep --flash-attn -fa --prompt -p --rope-scaling
---rope-scale --rope-freq-base --rope-freq-scale --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow
---yarn-beta-fast --cache-type-k -ctk --cache-type-v -ctv --cache-type-k-draft -ctkd --cache-type-v-draft -ctvd
---defrag-thold -dt --rpc --device -dev --override-tensor -ot --override-tensor-draft -otd --n-cpu-moe -ncmoe
---n-cpu-moe-draft -ncmoed --split-mode -sm --tensor-split -ts --main-gpu -mg --fit -fit --fit-target -fitt --fit-ctx
--fitc --override-kv --control-vector --control-vector-scaled --control-vector-layer-range --model-url -mu --docker-repo
--dr --hf-repo-draft -hfd -hfrd --hf-repo-v -hfv -hfrv --hf-file-v -hffv --hf-token -hft --log-file --log-colors
---verbosity -lv --log-verbosity --samplers --sampler-seq --sampling-seq --top-k --top-p --min-p --top-nsigma
---top-n-sigma --xtc-probability --xtc-threshold --typical --typical-p --repeat-last-n --repeat-penalty
---presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n
---dry-sequence-breaker --adaptive-target --adaptive-decay --dynatemp-range --dynatemp-exp --mirostat --mirostat-lr
---mirostat-ent --logit-bias -l --grammar --grammar-file --json-schema -j --json-schema-file -jf --reverse-prompt -r
---mmproj-url -mmu --image-min-tokens --image-max-tokens --ctx-checkpoints -ctxcp --swa-checkpoints
---checkpoint-every-n-tokens -cpent --checkpoint-min-step --path --api-prefix --ssl-key-file --ssl-cert-file
---chat-template-kwargs --reasoning-budget --reasoning-budget-message --reasoning -rea --slot-prompt-similarity -sps
---threads-draft -td --threads-batch-draft -tbd --draft-max --draft --draft-n --draft-min --draft-n-min --draft-p-split
---draft-p-min --ctx-size-draft -cd --device-draft -devd --n-gpu-layers-draft --gpu-layers-draft -ngld --model-draft -md
---spec-replace --spec-type --spec-ngram-size-n --spec-ngram-size-m --spec-ngram-min-hits --spec-draft-n-max
---spec-draft-n-min --spec-draft-p-min --model-vocoder -mv --tags --webui-config --webui-config-file --ui-config
---ui-config-file --models-dir --models-max --models-preset --sleep-idle-seconds --media-path --tools --cors-methods
---cors-headers --grp-attn-n -gan --grp-attn-w -gaw --log-prompts-dir --embd-output-format --embd-separator
---cache-list -cl
+--threads-http --timeout -to --numa --prio --prio-batch --poll --poll-batch --cpu-mask -C --cpu-range -Cr
+--cpu-strict --cpu-mask-batch -Cb --cpu-range-batch -Crb --cpu-strict-batch --flash-attn -fa --prompt -p
+--rope-scaling --rope-scale --rope-freq-base --rope-freq-scale --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor
+--yarn-beta-slow --yarn-beta-fast --cache-type-k -ctk --cache-type-v -ctv --cache-type-k-draft -ctkd
+--cache-type-v-draft -ctvd --defrag-thold -dt --rpc --device -dev --override-tensor -ot --override-tensor-draft -otd
+--n-cpu-moe -ncmoe --n-cpu-moe-draft -ncmoed --split-mode -sm --tensor-split -ts --main-gpu -mg --fit -fit
+--fit-target -fitt --fit-ctx -fitc --override-kv --control-vector --control-vector-scaled
+--control-vector-layer-range --model-url -mu --docker-repo -dr --hf-repo-draft -hfd -hfrd --hf-repo-v -hfv -hfrv
+--hf-file-v -hffv --hf-token -hft --log-file --log-colors --verbosity -lv --log-verbosity --logit-bias -l
+--reverse-prompt -r --mmproj-url -mmu --image-min-tokens --image-max-tokens --ctx-checkpoints -ctxcp
+--swa-checkpoints --checkpoint-every-n-tokens -cpent --checkpoint-min-step --path --api-prefix --ssl-key-file
+--ssl-cert-file --chat-template-kwargs --reasoning-budget --reasoning-budget-message --reasoning -rea
+--slot-prompt-similarity -sps --threads-draft -td --threads-batch-draft -tbd --draft-max --draft --draft-n
+--draft-min --draft-n-min --draft-p-split --draft-p-min --ctx-size-draft -cd --device-draft -devd
+--n-gpu-layers-draft --gpu-layers-draft -ngld --model-draft -md --spec-replace --spec-type --spec-ngram-size-n
+--spec-ngram-size-m --spec-ngram-min-hits --spec-draft-n-max --spec-draft-n-min --spec-draft-p-min --model-vocoder
+-mv --tags --webui-config --webui-config-file --ui-config --ui-config-file --models-dir --models-max --models-preset
+--sleep-idle-seconds --media-path --tools --cors-methods --cors-headers --grp-attn-n -gan --grp-attn-w -gaw
+--log-prompts-dir --embd-output-format --embd-separator --cache-list -cl
 """.split()
 
 
 def flags(command: Command) -> Command:
     """All options; what is only accepted arrives as `accepted`, the flags that were given."""
-    for option in reversed((*_OPTIONS, *_accepted())):
+    for option in reversed((*_OPTIONS, *_sampling(), *_accepted())):
         command = option(command)
     return command
+
+
+def _sampling() -> list[Callable[[Any], Any]]:
+    def note(context: click.Context, option: click.Parameter, value: object) -> None:
+        if value is not None and value != ():
+            context.meta.setdefault(SAMPLING, {})[str(option.name).removeprefix("sampling_")] = value
+
+    shared: dict[str, Any] = {"hidden": True, "expose_value": False, "callback": note}
+    return [
+        *(
+            click.option(*names, f"sampling_{name}", type=kind, **shared)
+            for name, (names, kind) in _SAMPLING.items()
+        ),
+        click.option("--dry-sequence-breaker", "sampling_dry_sequence_breakers", multiple=True, **shared),
+        click.option("--ignore-eos", "sampling_ignore_eos", is_flag=True, default=None, **shared),
+        click.option("--grammar-file", "sampling_grammar_file", type=_FILE, **shared),
+        click.option("-jf", "--json-schema-file", "sampling_json_schema_file", type=_FILE, **shared),
+    ]
 
 
 def _accepted() -> list[Callable[[Any], Any]]:
@@ -162,3 +207,6 @@ def _accepted() -> list[Callable[[Any], Any]]:
 
 ACCEPTED = "lollms_transport_wingman.accepted"
 """Where the context of the command keeps the flags that have no effect."""
+
+SAMPLING = "lollms_transport_wingman.sampling"
+"""And where the parameters that requests get unless they say otherwise."""

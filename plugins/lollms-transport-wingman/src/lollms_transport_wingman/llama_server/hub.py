@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from lollms_kernel.downloads import Download, Downloads, Wanted, check_file, parse_wanted, quantization_of
+from lollms_kernel.downloads import Download, Downloads, Wanted, check_file, parse_wanted
 from lollms_kernel.errors import ConfigError
+from lollms_kernel.quantization import quantization_of
 
 PUBLIC = "https://huggingface.co"
 

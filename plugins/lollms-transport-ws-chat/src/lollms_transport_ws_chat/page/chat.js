@@ -79,7 +79,10 @@ function setText(item, text) {
 }
 
 function showDelta({ response_id: id, text }) {
-  if (growing?.id !== id) growing = { id, item: append('theirs', '') };
+  if (growing?.id !== id) {
+    growing = { id, item: append('theirs', '') };
+    growing.item.ariaBusy = 'true'; // read it out when it is complete
+  }
   setText(growing.item, growing.item.querySelector('.text').lastChild.data + text);
 }
 
@@ -87,6 +90,7 @@ function showResponse({ response_id: id, text, reason }) {
   const about = REASONS[reason] ?? '';
   if (growing?.id === id) {
     setText(growing.item, text);
+    growing.item.ariaBusy = 'false';
     tellAbout(growing.item, about);
     spoken = { id, item: growing.item };
     growing = null;
@@ -135,8 +139,14 @@ function readAloud(payload) {
     speaker.say(
       payload.text,
       $('language').value,
-      () => connection.send('PLAYBACK_STARTED', facts),
-      () => connection.send('PLAYBACK_FINISHED', facts),
+      () => {
+        listener.hold(true);
+        connection.send('PLAYBACK_STARTED', facts);
+      },
+      () => {
+        listener.hold(false);
+        connection.send('PLAYBACK_FINISHED', facts);
+      },
     );
   } else {
     connection.send('PLAYBACK_FINISHED', facts); // it is read with the eyes: nothing to wait for
@@ -164,15 +174,16 @@ const handlers = {
     const item = growing?.id === id ? growing.item : spoken?.id === id ? spoken.item : null;
     if (item && growing?.id !== id) tellAbout(item, text ? 'interrupted' : 'interrupted before it was heard');
     else if (item) tellAbout(item, 'interrupted');
+    if (item) item.ariaBusy = 'false';
     growing = null;
   },
   ERROR({ code, message, text }) {
-    if (code === 'forbidden' || code === 'unauthorized') askForKey(code === 'unauthorized' ? 'This key is not valid.' : '');
+    if (code === 'key_missing' || code === 'unauthorized') askForKey(code === 'unauthorized' ? 'This key is not valid.' : '');
     else append('wrong', text ? `${message} (“${text}” was not answered.)` : message);
   },
 };
 
-const connection = new Connection(base, clientId(), choice, {
+const connection = new Connection(base, clientId(), () => ({ ...choice, language: $('language').value }), {
   open() {
     enable(true);
     showState('listening', 'Connected');
@@ -274,6 +285,10 @@ $('mic').addEventListener('click', () => {
   $('mic').setAttribute('aria-pressed', String(on));
   if (on) listener.start($('language').value);
   else listener.stop();
+});
+$('language').addEventListener('change', () => {
+  connection.close();
+  connection.open();
 });
 $('speak').addEventListener('change', () => {
   if (!$('speak').checked) speaker?.stop();

@@ -17,7 +17,7 @@ export class Connection {
   }
 
   open() {
-    const query = new URLSearchParams({ clientId: this.clientId, features: FEATURES.join(','), ...this.choice });
+    const query = new URLSearchParams({ clientId: this.clientId, features: FEATURES.join(','), ...this.choice() });
     const address = new URL(this.base || '/', location.href);
     address.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
     address.search = query.toString();

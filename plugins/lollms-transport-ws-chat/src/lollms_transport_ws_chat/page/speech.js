@@ -9,6 +9,8 @@ export class Listener {
   constructor(on) {
     this.on = on;
     this.wanted = false;
+    this.held = false;
+    this.running = false;
     this.recognition = null;
   }
 
@@ -35,15 +37,30 @@ export class Listener {
     };
     recognition.onend = () => {
       if (recognition !== this.recognition) return;
-      if (this.wanted) recognition.start(); // browsers end by themselves after a while
-      else this.on.end();
+      this.running = false;
+      if (!this.wanted) this.on.end();
+      else if (!this.held) this.run(); // browsers end by themselves after a while
     };
-    recognition.start();
+    if (!this.held) this.run();
+  }
+
+  run() {
+    this.running = true;
+    this.recognition.start();
+  }
+
+  // While the answer is read aloud, the microphone would hear it.
+  hold(on) {
+    this.held = on;
+    if (!this.wanted) return;
+    if (on) this.recognition.stop();
+    else if (!this.running) this.run();
   }
 
   stop() {
     this.wanted = false;
-    this.recognition?.stop();
+    if (this.running) this.recognition.stop();
+    else this.on.end();
   }
 }
 

@@ -23,6 +23,7 @@ from lollms_kernel.contracts import (
     HasEngine,
     HasSlots,
     Reranks,
+    TellsPieces,
     Tokenizes,
 )
 from lollms_kernel.errors import ContextOverflow, NotSupported, WorkerCrashed
@@ -86,7 +87,7 @@ async def test_an_answer_errors_and_tokens_come_through_the_worker(in_worker: Wo
 
 async def test_all_that_the_binding_can_do_comes_through_the_worker(in_worker: WorkerBinding) -> None:
     for capability in (
-        Tokenizes, Embeds, EmbedsInputs, Reranks, AppliesTemplate, HasSlots, HasAdapters, HasEngine,
+        Tokenizes, TellsPieces, Embeds, EmbedsInputs, Reranks, AppliesTemplate, HasSlots, HasAdapters, HasEngine,
     ):  # fmt: skip
         assert isinstance(in_worker, capability)
     binding: Any = in_worker

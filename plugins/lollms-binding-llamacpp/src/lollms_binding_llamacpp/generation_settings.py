@@ -74,7 +74,6 @@ def generation_settings(
         "timings_per_token": sampling.timings_per_token,
         "post_sampling_probs": sampling.post_sampling_probs,
         "lora": [{"id": id, "scale": scale} for id, scale in (job.adapters if job is not None else ())],
-        "generation_prompt": job.prefill if job is not None else "",
     }
 
 

@@ -39,8 +39,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[tuple[int, float], ...] = ()
     """(id, scale) of the LoRA adapters in force."""
     media: tuple[MediaRun, ...] = ()
-    prefill: str = ""
-    """What of the answer the prompt already has; the grammar has to go on from there."""
 
 
 class Piece(msgspec.Struct, frozen=True):

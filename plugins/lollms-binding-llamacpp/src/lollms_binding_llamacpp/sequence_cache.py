@@ -7,7 +7,7 @@ with any of them, without copying. Where host memory is allowed for it, what goe
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -324,8 +324,3 @@ class SequenceCache:
         self.cut(held, length)
         held.public, held.tenant = path.public, path.tenant
         return held
-
-
-def root_of(adapters: Sequence[tuple[int, float]]) -> Hashable:
-    """What cells depend on beside the tokens before them."""
-    return tuple(adapters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 # Before torch is imported: waiting threads that spin slow a busy machine down a hundredfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 from PIL import Image
@@ -25,9 +24,21 @@ from lollms_kernel.types import Chunk, GenerateRequest, Media, Message, Output, 
 QUICK: dict[str, Any] = {"num_inference_steps": 2, "seed": 1}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_environment() -> Iterator[None]:
+    """What the binding sets in the environment of its worker is gone after the tests of a module: others ask hubs."""
+    import huggingface_hub.constants  # noqa: F401 - it reads the environment once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A server's root with models in the default folders."""
+    import huggingface_hub.constants  # noqa: F401 - as above
+
     from . import tiny_models as tiny
 
     folder = tmp_path_factory.mktemp("root")

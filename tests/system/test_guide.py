@@ -118,7 +118,7 @@ def lollms(command: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
     arguments = shlex.split(
         command.replace("8000", str(free_port())).replace("DIR", str(folder / "elsewhere"))
     )
-    environment = {**os.environ, "LOLLMS_PORT": str(free_port())}
+    environment = {**os.environ, "LOLLMS_PORT": str(free_port()), "LOLLMS_MAIN_PORT_ONLY": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "lollms_kernel", *arguments[1:]],
         stdin=subprocess.PIPE,

@@ -21,7 +21,7 @@ from lollms_kernel.testing import ServerProcess
 from .figures import Figure
 
 PROMPT = "a red circle on white"
-STEPS = 15
+STEPS = 12
 MANY = 50
 
 BARE = """
@@ -34,7 +34,7 @@ pipeline = AutoPipelineForText2Image.from_pretrained(sys.argv[1])
 pipeline.set_progress_bar_config(disable=True)
 for line in sys.stdin:
     started = time.perf_counter()
-    image = pipeline([sys.argv[2]], num_inference_steps=int(sys.argv[3]), guidance_scale=3.0,
+    image = pipeline([sys.argv[2]], num_inference_steps=int(sys.argv[3]), guidance_scale=1.5,
                      generator=[torch.Generator().manual_seed(int(line))]).images[0]
     image.save(sys.argv[4])
     print(1000 * (time.perf_counter() - started), flush=True)

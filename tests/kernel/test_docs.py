@@ -128,6 +128,8 @@ def parse_lollms(words: list[str]) -> None:
 def test_commands_exist(page: Path) -> None:
     inline = re.findall(r"`((?:lollms|make) [^`]+)`", page.read_text("utf-8"))
     for program, *words in [*commands(page), *map(shlex.split, inline)]:
+        while re.fullmatch(r"[A-Z_]+=.*", program):  # a variable for the command alone
+            program, *words = words
         if program == "lollms":
             parse_lollms(words)
         elif program == "make":

@@ -223,3 +223,14 @@ async def test_a_round_that_fails_ends_it() -> None:
     model = Model([TextDelta("x"), Failed("generation_failed", "no")])
 
     assert await answer(model, "sums.add") == [TextDelta("x"), Failed("generation_failed", "no")]
+
+
+async def test_what_is_wrong_before_the_first_chunk_is_raised_before_any_notice() -> None:
+    async def refuse(request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        raise InvalidRequest("The prompt is too long.")
+        yield Finished()
+
+    request = GenerateRequest(id="1", functions=("no.such", "sums.add"))
+    for info in (ABLE, UNABLE):
+        with pytest.raises(InvalidRequest):
+            await anext(generate_with_tools(request, info, FUNCTIONS, 3, refuse))

@@ -116,20 +116,23 @@ async def generate_with_tools(
                 yield chunk
         return
     tools = Tools(request, functions)
+    notices: list[Notice] = []
     if tools.unknown:
         names = ", ".join(name[:80] for name in tools.unknown)
-        yield Notice("functions_unknown", f"Functions that this server does not have: {names}.")
-    plain = msgspec.structs.replace(request, functions=tools.others)
-    if tools and "tools" not in info.capabilities:
+        notices.append(Notice("functions_unknown", f"Functions that this server does not have: {names}."))
+    able = "tools" in info.capabilities
+    if tools and not able:
         message = f"Model '{info.name}' cannot call functions; it was not told of: {', '.join(tools.names)}."
-        yield Notice("functions_not_supported", message, {"names": tools.names})
-    if not tools or "tools" not in info.capabilities:
-        async with aclosing(once(plain)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        return
+        notices.append(Notice("functions_not_supported", message, {"names": tools.names}))
+    plain = msgspec.structs.replace(request, functions=tools.others)
     offered = msgspec.structs.replace(plain, functions=(*tools.others, *tools.described()))
-    async with aclosing(_rounds(offered, plain, tools, rounds, once)) as chunks:
+    answer = _rounds(offered, plain, tools, rounds, once) if tools and able else once(plain)
+    async with aclosing(answer) as chunks:
+        first = await anext(chunks, None)  # what is wrong before it must be raised and not follow a notice
+        for notice in notices:
+            yield notice
+        if first is not None:
+            yield first
         async for chunk in chunks:
             yield chunk
 

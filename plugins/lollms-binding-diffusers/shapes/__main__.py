@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,8 @@ FACTS: Final = {
     "(circle, square, triangle, diamond, cross, ring) and knows nothing else. Install a real model for pictures.",
     "license": "Apache-2.0",
     "fixed_size": 64,
-    "steps": 15,
-    "guidance_scale": 3.0,
+    "steps": 12,
+    "guidance_scale": 1.5,
     "scheduler": "DDIMScheduler",
 }
 
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=TARGET, help="folder of the model")
     parser.add_argument("--autoencoder-steps", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=1800, help="training steps of the diffusion model")
+    parser.add_argument("--start", type=Path, help="model to go on from, with a rate that only falls")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="evaluate every so many captions only")
     parser.add_argument("--results", action="store_true", help="write RESULTS.md")
@@ -78,11 +81,13 @@ def train(options: argparse.Namespace) -> None:
         coder = autoencoder.train(scenes, options.autoencoder_steps, options.seed)
         coder.save_pretrained(options.work / name)
     words = tokenizer.write(options.work / "tokenizer")
-    plan = diffusion.Plan(options.steps, options.seed)
+    usual = diffusion.Plan(options.steps, options.seed, start=options.start)
+    rates = {"rate": usual.rate * options.rate, "text_rate": usual.text_rate * options.rate}
+    plan = replace(usual, **rates)
     pipeline = diffusion.train(
         words, coder, scenes, plan, lambda step, so_far: so_far.save_pretrained(options.work / f"step-{step}")
     )
-    pipeline.to(torch.float16).save_pretrained(options.output)
+    pipeline.save_pretrained(options.output)
     (options.output / "lollms_model.json").write_text(
         json.dumps(FACTS, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -9,7 +9,7 @@ import numpy as np
 from .pictures import COLOURS, POSITIONS, SHAPES, Pixels, Scene, coverage
 
 NEAR: Final = 70.0  # how far a colour may be from its name's, as a distance in RGB
-ALIKE: Final = 0.78  # how much of shape and outline together must be shared (intersection over union)
+ALIKE: Final = 0.7  # how much of shape and outline together must be shared (intersection over union)
 UNKNOWN: Final = "unknown"
 
 
@@ -22,6 +22,8 @@ def read(picture: Any) -> Scene:
     if away.max() < NEAR:
         return Scene(UNKNOWN, UNKNOWN, name_of(ground), UNKNOWN)
     ink = np.median(pixels[away > 0.8 * np.quantile(away, 0.98)], axis=0)
+    if np.median(np.linalg.norm(pixels[away > np.linalg.norm(ink - ground) / 2] - ink, axis=1)) > NEAR:
+        return Scene(UNKNOWN, UNKNOWN, name_of(ground), UNKNOWN)  # no single colour, as in noise
     covered = _connected(away > np.linalg.norm(ink - ground) / 2)
     shape = shape_of(covered)
     return Scene(shape, name_of(ink), name_of(ground), position_of(covered))

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -33,6 +34,8 @@ class Plan:
     rate: float = 2.5e-3
     text_rate: float = 5e-4
     text_steps: int = 400
+    start: Path | None = None
+    """A model to go on from; the rate then only falls."""
     no_caption: float = 0.1  # share of pictures shown without words, for classifier-free guidance
     averaged: float = 0.995
     drawings: int = 4  # of each scene, each shaken a little
@@ -97,8 +100,15 @@ def train(
     """
     torch.manual_seed(plan.seed)
     dice = random.Random(plan.seed)
-    scheduler, text, unet = new_scheduler(), new_text_encoder(tokenizer), new_unet()
-    teach_words(tokenizer, text, scenes, plan)
+    scheduler = new_scheduler()
+    if plan.start is None:
+        text, unet = new_text_encoder(tokenizer), new_unet()
+        teach_words(tokenizer, text, scenes, plan)
+    else:
+        text = CLIPTextModel.from_pretrained(plan.start, subfolder="text_encoder")
+        unet = UNet2DConditionModel.from_pretrained(plan.start, subfolder="unet")
+        text.train()
+        unet.train()
     both = torch.nn.ModuleList([text, unet])
     average = copy.deepcopy(both).requires_grad_(False)
     _log.info("%.2f million parameters", sum(p.numel() for p in both.parameters()) / 1e6)
@@ -108,7 +118,11 @@ def train(
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [plan.text_rate, plan.rate], total_steps=plan.steps, pct_start=0.05
+        optimizer,
+        [plan.text_rate, plan.rate],
+        total_steps=plan.steps,
+        pct_start=0.05 if plan.start is None else 0.01,
+        div_factor=25 if plan.start is None else 1,
     )
     pictures = torch.cat([_latents(autoencoder, scenes, dice) for _ in range(plan.drawings)])
     running = 1.0

@@ -35,6 +35,12 @@ class Score:
         for part in ("shape", "colour", "background", "position"):
             self.wrong[part] += getattr(wanted, part) != getattr(found, part)
 
+    def include(self, other: Score) -> None:
+        """Count what another score has counted."""
+        self.asked += other.asked
+        self.met += other.met
+        self.wrong += other.wrong
+
     @property
     def percent(self) -> float:
         """Share of captions that were met in every word."""
@@ -110,11 +116,13 @@ def report(folder: Path, training: Path, *, every: int = 1) -> list[str]:
         )
     lines += ["", "| captions | pictures | met | wrong shape | colour | background | place |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    seconds = 0.0
+    seconds, everything = 0.0, Score()
     for name, part in (("trained on", seen), ("combinations never trained on", unseen)):
         score, seconds = model_score(folder, part, steps=steps, guidance=guidance, seed=1)
+        everything.include(score)
         lines.append(_row(name, score))
         _log.info(lines[-1])
+    lines.append(_row("**all**", everything))
     wordy = [dice.choice(scenes) for _ in range(max(8, PROMPT_VARIANTS // every))]
     told = [caption(scene, dice) for scene in wordy]
     score, _ = model_score(folder, wordy, steps=steps, guidance=guidance, seed=5, captions=told)

@@ -332,3 +332,16 @@ async def test_the_queue_has_an_end(
 
     with pytest.raises(QueueFull):
         await downloads.enqueue(REPO, "README.md")
+
+
+async def test_a_mistake_ends_in_error_and_not_in_an_endless_loop(
+    hub: FakeHub, make_downloads: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(_transfer: object) -> None:
+        raise TypeError("unheard of")
+
+    monkeypatch.setattr("lollms_kernel.downloads.transfer.Transfer.run", mistaken)
+    downloads = await make_downloads()
+    await downloads.enqueue(REPO, FILE)
+
+    assert "unheard of" in (await until(downloads, "error")).error

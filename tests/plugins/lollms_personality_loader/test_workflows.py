@@ -310,7 +310,11 @@ def test_a_request_for_what_does_not_exist_fails_as_without_a_script(server: Ser
         for wrong in ({"binding_name": "nobody"}, {"binding_name": "echo", "model_name": "nobody"})
     ]
 
-    assert [answer.status_code for answer in answers] == [404, 503]
+    streamed = [
+        httpx.post(f"{server.url}/api/v1/generate", json=body(name, stream=True, **wrong), timeout=LIMIT)
+        for name, wrong in (("text", {"binding_name": "nobody"}), ("off", {"binding_name": "nobody"}))
+    ]
+    assert [answer.status_code for answer in [*answers, *streamed]] == [404, 503, 404, 404]
 
 
 def test_tokens_and_facts_of_the_model_are_there(server: ServerProcess) -> None:

@@ -28,6 +28,12 @@ INSTANCES: dict[str, dict[str, Any]] = {
     "echo": {"type": "dummy_binding"},
     "slow": {"type": "dummy_binding", "chunks": ["word "] * 1000, "stream_chunk_delay": 0.02},
     "gpu": {"type": "dummy_binding", "requires_gpu": True},
+    "pausing": {
+        "type": "dummy_binding",
+        "chunks": ["a", "b"],
+        "stream_chunk_delay": 60,
+        "requires_gpu": True,
+    },
 }
 STRICT = {
     "max_message_size": 3_000_000,
@@ -200,6 +206,28 @@ async def test_a_polling_client_that_stops_polling_is_dropped_too(strict: Server
         gone = await client.get(url)
 
     assert gone.status_code == 400
+
+
+async def test_a_polling_client_that_goes_away_stops_its_work_at_once(strict: ServerProcess) -> None:
+    async with httpx.AsyncClient() as client:
+        told = await handshake(client, strict.url)
+        url = polling_url(strict.url, f"&sid={told['sid']}")
+        asked = [
+            event("select_binding", {"binding_name": "pausing"}),
+            event("generate_text", {"prompt": "go"}),
+        ]
+        await client.post(url, content="\x1e".join(["40", *asked]))
+        heard = ""
+        while "text_chunk" not in heard:
+            heard = (await client.get(url)).text
+        poll = asyncio.create_task(client.get(url))
+        async with connected(strict.url) as other:
+            await other.ask("select_binding", {"binding_name": "gpu"}, reply="select_binding")
+            await other.send("generate_text", {"prompt": "my turn"})
+            await other.ask("tokenize", {"prompt": "a"}, reply="tokenized")
+            assert "text_chunk" not in [name for name, _ in other.heard]
+            poll.cancel()
+            assert await other.wait_for("text_generated") == {"text": "my turn"}
 
 
 # --- what no client library would send --------------------------------------------------------------------

@@ -6,7 +6,6 @@ only, since that library neither resumes downloads nor verifies them.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -16,6 +15,7 @@ import msgspec
 
 from ..errors import DownloadFailed, Forbidden, LollmsError, NotFound, RateLimited, Unauthorized, Unavailable
 from ..upstream import Memory, on_this_machine, retry_after
+from .in_thread import abandonable
 from .names import check_repo
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Hub:
             except Exception as error:  # the library raises its own errors and those of two HTTP libraries
                 raise explain(error, self.url, repo) from error
 
-        return await asyncio.to_thread(work)
+        return await abandonable(work)
 
     def _connected(self) -> HfApi:
         if self._api is None:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -73,13 +74,17 @@ class Part:
 
     # --- content ---
 
-    def read_in(self, sha256: str, git_sha1: str, total: int) -> None:
-        """Prepare to verify against what is expected; what is there already is read once."""
+    def read_in(self, sha256: str, git_sha1: str, total: int, stop: threading.Event) -> None:
+        """Prepare to verify against what is expected; what is there already is read once, or until `stop`."""
         self._digest = _digest(sha256, git_sha1, total)
         if self._digest is None:
             return
         at = 0
-        while at < self.size and (block := os.pread(self._handle, min(BLOCK, self.size - at), at)):
+        while (
+            not stop.is_set()
+            and at < self.size
+            and (block := os.pread(self._handle, min(BLOCK, self.size - at), at))
+        ):
             self._digest.update(block)
             at += len(block)
 
@@ -156,7 +161,7 @@ def is_locked(path: Path) -> bool:
         os.close(handle)
 
 
-def is_what_it_should_be(path: Path, sha256: str, git_sha1: str, total: int) -> bool:
+def is_what_it_should_be(path: Path, sha256: str, git_sha1: str, total: int, stop: threading.Event) -> bool:
     """Whether a file that is already there has the size and checksum that the hub tells."""
     if total and path.stat().st_size != total:
         return False
@@ -164,7 +169,7 @@ def is_what_it_should_be(path: Path, sha256: str, git_sha1: str, total: int) -> 
     if digest is None:
         return bool(total)
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while not stop.is_set() and (block := file.read(BLOCK)):
             digest.update(block)
     return digest.hexdigest() == (sha256 or git_sha1)
 

@@ -377,6 +377,9 @@ class Downloads:
             await self._failed(key, error.detail)
         except OSError as error:
             await self._failed(key, f"The folder of models cannot be written: {error.strerror or error}.")
+        except Exception as error:  # ours or a library's mistake; begun again it would only fail again
+            logger.exception("the download of %s/%s ended in a mistake", *key)
+            await self._failed(key, f"The server made a mistake: {error!r}. Its log has more.")
         finally:
             self._tasks.pop(key, None)
             self._transfers.pop(key, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -162,7 +163,9 @@ class Transfer:
         target, known = self._target, self.download
         if not await asyncio.to_thread(target.exists):
             return False
-        if await finished(lambda: is_what_it_should_be(target, known.sha256, known.git_sha1, known.total)):
+        stop = threading.Event()
+        expected = (known.sha256, known.git_sha1, known.total, stop)
+        if await finished(lambda: is_what_it_should_be(target, *expected), stop):
             await finished(self._part.remove)
             return True
         raise DownloadFailed(
@@ -297,6 +300,8 @@ class Transfer:
                 if size >= BLOCK or self._clock() - since >= self._every:
                     if writing is not None:
                         await asyncio.shield(writing)
+                    if left is None:  # nobody has said how long this goes on
+                        await finished(lambda: self._part.check_room(self._part.size + BLOCK))
                     writing, gathered, size, since = self._write(gathered), [], 0, self._clock()
                 self.download = self._meter.measured(self.download, self._part.size)
                 await self._meter.note(self.download)
@@ -316,8 +321,8 @@ class Transfer:
         await self._read_in()
 
     async def _read_in(self) -> None:
-        known = self.download
-        await finished(lambda: self._part.read_in(known.sha256, known.git_sha1, known.total))
+        known, stop = self.download, threading.Event()
+        await finished(lambda: self._part.read_in(known.sha256, known.git_sha1, known.total, stop), stop)
 
     async def _verify(self) -> None:
         known = self.download

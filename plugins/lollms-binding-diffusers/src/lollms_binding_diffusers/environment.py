@@ -11,5 +11,7 @@ def prepare(*, offline: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it asks for torchvision, which is not needed
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"

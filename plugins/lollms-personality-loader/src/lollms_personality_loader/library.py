@@ -97,7 +97,11 @@ class Library(PersonalitySource):
 
     async def _watch(self) -> None:
         while True:
-            took = await asyncio.to_thread(self.look)
+            took = 0.0
+            try:
+                took = await asyncio.to_thread(self.look)
+            except Exception:  # one look that fails must not end all later ones
+                log.exception("the folders of personalities could not be looked at")
             await asyncio.sleep(max(self._interval, SHARE * took))
 
     def look(self) -> float:

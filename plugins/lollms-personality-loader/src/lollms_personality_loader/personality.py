@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -15,7 +16,7 @@ from lollms_kernel.types import Chunk, GenerateRequest, Notice, Output
 
 from .pictures import DEFAULT_ICON, lies_in
 from .records import Record
-from .scripting import ScriptRunner
+from .scripting import FAILED, ScriptRunner
 from .scripts import Script, read_source
 
 if TYPE_CHECKING:
@@ -52,22 +53,41 @@ class FolderPersonality(Personality):
         """See `contracts.Personality.run`."""
         script = self.record.script
         if script is None or request.generation_type != "ttt":
-            generator = super().run(request, context)
+            chunks = super().run(request, context)
         elif self._refusal is not None:
-            yield Notice("script_not_run", self._refusal)
-            generator = super().run(request, context)
+            chunks = _noticed(Notice("script_not_run", self._refusal), super().run(request, context))
         else:
-            conditioned = self.condition(request)
-            await _check_binding(conditioned, context)
-            try:
-                read_source(self.folder, script.file)
-            except ConfigError as error:
-                yield Output("error", f"Workflow execution failed: {error.message}", None, {})
-                return
-            generator = self._runner.run(script, self.folder, self.card, conditioned, context)
-        async with aclosing(generator) as chunks:
+            chunks = self._run_script(script, request, context)
+        async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
+
+    async def _run_script(
+        self, script: Script, request: GenerateRequest, context: PersonalityContext
+    ) -> AsyncGenerator[Chunk, None]:
+        conditioned = self.condition(request)
+        await _check_binding(conditioned, context)
+        try:
+            await asyncio.to_thread(read_source, self.folder, script.file)
+        except ConfigError as error:
+            text = error.message.replace(f"{self.folder}/", "")
+            yield Output("error", f"{FAILED}{text}", None, {"personality": self.card.name})
+            return
+        chunks = self._runner.run(script, self.folder, self.card, conditioned, context)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+
+async def _noticed(notice: Notice, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """The notice before the first chunk, once that is there: what is wrong before it must still be raised."""
+    async with aclosing(chunks):
+        first = await anext(chunks, None)
+        yield notice
+        if first is not None:
+            yield first
+        async for chunk in chunks:
+            yield chunk
 
 
 async def _check_binding(request: GenerateRequest, context: PersonalityContext) -> None:

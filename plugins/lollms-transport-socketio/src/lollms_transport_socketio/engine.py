@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 import engineio
@@ -118,7 +118,7 @@ class Engine:
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._server.on("*", self._on_event)
-        self.handle: Callable[..., Awaitable[None]] = socketio.ASGIApp(
+        self.handle: Callable[..., Coroutine[Any, Any, None]] = socketio.ASGIApp(
             self._server, socketio_path="/socket.io"
         )
         self._sweeping = asyncio.create_task(self._sweep())

@@ -31,7 +31,7 @@ async def read_post(scope: MutableMapping[str, Any], receive: Receive, limit: in
         raise InvalidRequest("The body is not UTF-8.") from None
     headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
     scope["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
-    return _Replayed(body, receive)
+    return Replayed(body, receive)
 
 
 async def _body(receive: Receive, limit: int) -> bytes:
@@ -48,14 +48,15 @@ async def _body(receive: Receive, limit: int) -> bytes:
             return bytes(body)
 
 
-class _Replayed:
-    """Receives a body that was read already."""
+class Replayed:
+    """Receives a request whose body was read already."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
         self._receive = receive
 
     async def __call__(self) -> MutableMapping[str, Any]:
+        """The request, then whatever comes after it."""
         if self._body is None:
             return await self._receive()
         body, self._body = self._body, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -15,6 +16,7 @@ from litestar import asgi
 from litestar.types import Receive, Scope, Send
 
 from lollms_kernel.contracts import Kernel, Transport, TransportSettings
+from lollms_kernel.disconnect import unless_gone
 from lollms_kernel.errors import (
     ConfigError,
     InvalidRequest,
@@ -22,7 +24,7 @@ from lollms_kernel.errors import (
     Unavailable,
 )
 
-from .posts import read_post
+from .posts import Replayed, read_post
 from .settings import SocketioSettings
 
 if TYPE_CHECKING:
@@ -116,6 +118,10 @@ class SocketioTransport(Transport):
         scope |= {"path": PATH, "root_path": ""}
         if scope["type"] == "websocket":
             await self._serve_websocket(engine, engine_sid, scope, receive, send)
+        elif scope["method"] == "GET" and engine_sid is not None:
+            # After the request itself comes only that the client has gone, and with it goes what it asked for.
+            await receive()
+            await unless_gone(receive, engine.handle(scope, Replayed(b"", receive), send))
         else:
             await engine.handle(scope, receive, send)
             engine.end_poll(engine_sid)

@@ -54,5 +54,8 @@ class Side:
     async def open(self) -> None:
         """Start what runs beside requests."""
 
+    async def drain(self, grace: float) -> None:
+        """The server stops: end connections that would stay."""
+
     async def close(self) -> None:
         """End it."""

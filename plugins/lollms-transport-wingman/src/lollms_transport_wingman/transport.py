@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
@@ -69,6 +70,10 @@ class WingmanTransport(Transport):
         for side in self.sides:
             await side.open()
             self._opened.push_async_callback(side.close)
+
+    async def drain(self, grace: float) -> None:
+        """See `contracts.Transport.drain`."""
+        await asyncio.gather(*(side.drain(grace) for side in self.sides))
 
     async def close(self) -> None:
         """Close them the other way round."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,18 +198,27 @@ def test_a_download_is_usable_by_name_everywhere_at_once(loaded: Wingman) -> Non
     assert spoken.json()["output"][0]["data"] == ALPHABET
 
 
+def lollms(wingman: Wingman, *arguments: str) -> subprocess.CompletedProcess[str]:
+    place = ["--config-dir", str(wingman.server.config_dir), "--url", wingman.server.url]
+    command = [sys.executable, "-m", "lollms_kernel", *arguments, *place]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+
+
 def test_ps_and_stop_on_the_command_line(loaded: Wingman) -> None:
     start(loaded)
     loaded.until_item("inferring")
-    url = f"{loaded.server.url}/api/v1/admin"
-    running = httpx.get(f"{url}/running", timeout=LIMIT).json()["models"]
-    assert ("wingman", f"{REPO}/{FILE}") in [(row["instance"], row["model"]) for row in running]
 
-    assert httpx.post(f"{url}/instances/wingman/unload", timeout=LIMIT).json() == {
-        "instance": "wingman",
-        "removed": True,
-    }
+    listed = lollms(loaded, "ps", "--json")
+    assert listed.returncode == 0, listed.stderr
+    told = json.loads(listed.stdout)
+    assert ("wingman", f"{REPO}/{FILE}") in [(row["instance"], row["model"]) for row in told["models"]]
+    assert told["downloads"] == []
+    missing = lollms(loaded, "stop", "nothing")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "No model 'nothing' is in memory" in missing.stderr
+    stopped = lollms(loaded, "stop", "wingman")
 
+    assert stopped.stdout == "stopped wingman\n", stopped.stderr
     loaded.until_item("complete")
 
 

@@ -207,9 +207,13 @@ def test_shutdown_ends_the_server_after_a_last_word(wingman: Wingman) -> None:
         client.send("shutdown")
         said = [str(text) for text in client]
         assert said[-1] == "Shutting down"
-        with pytest.raises(ConnectionClosed):
+        stopping = [until(other, "status", status="stopping")["isa"] for _ in range(2)]
+        assert stopping == ["WingmanServiceAppItem", "DownloadServiceAppItem"]
+        with pytest.raises(ConnectionClosed) as closed:
             for _ in frames(other):
                 pass
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
     assert wingman.server._process is not None
     assert wingman.server._process.wait(LIMIT) == 0
     assert REPO not in wingman.server.log().partition("Traceback")[2]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -179,3 +181,28 @@ async def test_closing_closes_the_detector() -> None:
         await judge.judge(WHOLE)
 
     assert detector.closed == 1
+
+
+def test_a_detector_that_hangs_for_ever_does_not_keep_the_process() -> None:
+    program = """
+import asyncio, threading
+from lollms_transport_ws_chat.turn_detection import Judge, Turn, TurnDetector
+
+class Hangs(TurnDetector):
+    name = "hangs"
+    def probability(self, turns, language=None):
+        threading.Event().wait()
+
+async def main():
+    judge = Judge(Hangs(), limit=0.05)
+    print((await judge.judge([Turn("user", "hello there")])).detector)
+    judge.close()
+
+asyncio.run(main())
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.strip() == "rule"

@@ -10,7 +10,7 @@ from lollms_transport_ws_chat.turn_detection import Turn
 from lollms_transport_ws_chat.turn_detection.languages import NAMES, guessed, known_code, language
 from lollms_transport_ws_chat.turn_detection.normalise import MAX_CHARACTERS, normalised
 from lollms_transport_ws_chat.turn_detection.punctuation import PunctuationDetector, final_mark
-from lollms_transport_ws_chat.turn_detection.rule import RuleDetector
+from lollms_transport_ws_chat.turn_detection.rule import RuleDetector, spoken_language
 
 
 def complete(text: str, code: str | None = None) -> bool:
@@ -74,11 +74,20 @@ def test_an_empty_turn_is_never_complete() -> None:
         ("can you turn on the light please", "en"),
         ("你能把灯打开吗", "zh"),
         ("電気をつけてください", "ja"),
-        ("zzz", "en"),
+        ("zzz", None),
     ],
 )
-def test_the_language_is_told_by_the_words_where_nobody_says_it(said: str, expected: str) -> None:
+def test_the_language_is_told_by_the_words_where_nobody_says_it(said: str, expected: str | None) -> None:
     assert guessed(said) == expected
+
+
+def test_what_the_user_says_tells_it_before_what_the_assistant_says() -> None:
+    greeting = Turn("assistant", "Hello! How can I help you?")
+
+    assert spoken_language([greeting, Turn("user", "ich hätte gern ein")], None) == "de"
+    assert spoken_language([greeting, Turn("user", "hm")], None) == "en"
+    assert spoken_language([greeting, Turn("user", "ich hätte gern ein")], "fr-CA") == "fr"
+    assert spoken_language([], "ko") == "en"
 
 
 @pytest.mark.parametrize(

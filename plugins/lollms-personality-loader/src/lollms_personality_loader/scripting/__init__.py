@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .runner import ScriptRunner
+from .runner import FAILED, ScriptRunner
 
-__all__ = ["ScriptRunner"]
+__all__ = ["FAILED", "ScriptRunner"]

@@ -27,6 +27,7 @@ SEND_LIMIT = 20.0
 MAX_INBOUND = 256 * 1024
 MAX_CLIENTS = 1000
 TOO_SLOW = 1013
+GOING_AWAY = 1001
 
 Frames = Callable[[], Awaitable[list[Json]]]
 
@@ -56,6 +57,7 @@ class Live:
         self._clients: set[Client] = set()
         self._wanted = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
+        self._leaving = False
 
     async def open(self) -> None:
         """Begin to tell."""
@@ -67,6 +69,15 @@ class Live:
             self._ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticking
+        for client in self._clients:
+            client.lost.set()
+
+    async def leave(self, seconds: float) -> None:
+        """Let everybody go who has what was told, or after some seconds."""
+        self._leaving = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(client.mailbox.join() for client in self._clients))
         for client in self._clients:
             client.lost.set()
 
@@ -85,7 +96,7 @@ class Live:
         """One connection, from its handshake to its end. `shutdown` says whether the client may stop the server."""
         if (await receive())["type"] != "websocket.connect":
             return
-        if len(self._clients) >= MAX_CLIENTS:
+        if self._leaving or len(self._clients) >= MAX_CLIENTS:
             await send({"type": "websocket.close", "code": TOO_SLOW})
             return
         await send({"type": "websocket.accept"})
@@ -107,6 +118,8 @@ class Live:
         stopping = tasks[1] in done and not tasks[1].cancelled() and tasks[1].result()
         if stopping:
             await _last_words(send)
+        elif self._leaving:
+            await _goodbye(send, GOING_AWAY)
         elif tasks[1] not in done:
             logger.info("A WebSocket client was too slow and was let go.")
             await _goodbye(send, TOO_SLOW)
@@ -119,6 +132,7 @@ class Live:
                     await send({"type": "websocket.send", "text": frame})
             except (TimeoutError, OSError, RuntimeError):
                 return  # it reads no more, or is gone
+            client.mailbox.task_done()
 
     async def _tick(self) -> None:
         while True:

@@ -146,6 +146,13 @@ class ControlSide(Side):
             asyncio.create_task(self._watch_downloads(), name="wingman downloads"),
         ]
 
+    async def drain(self, grace: float) -> None:
+        """Tell everybody who listens that the server stops, and let them go."""
+        now = int(time.time())
+        for service in (wingman_service(self.inference.items, now), download_service([], now)):
+            self._live.tell("status", {**service, "status": "stopping"})
+        await self._live.leave(min(grace, 1.0))
+
     async def close(self) -> None:
         """See `Side.close`."""
         for task in self._watching:

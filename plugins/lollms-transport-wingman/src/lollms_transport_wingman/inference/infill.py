@@ -41,7 +41,7 @@ def _read(fields: Fields) -> Infill:
     if suffix is None:
         raise InvalidRequest('"input_suffix" is required')
     extra = fields.get("input_extra")
-    if extra is not None and not isinstance(extra, list):
+    if extra is not None and (not isinstance(extra, list) or len(extra) > MAX_EXTRA):
         raise InvalidRequest('"input_extra" must be an array of {"filename": string, "text": string}')
     return Infill(
         prefix=prefix,

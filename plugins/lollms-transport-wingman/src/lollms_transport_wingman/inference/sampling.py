@@ -318,5 +318,3 @@ _OTHERS: dict[str, Callable[[str, Fields], Any]] = {
     "grammar_triggers": lambda name, fields: check_triggers(fields.objects(name, 128) or []),
     "preserved_tokens": _preserved,
 }
-
-SIMPLE_NAMES = tuple(_SIMPLE)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,7 +105,7 @@ class LlamaServerTransport(Transport):
         except LollmsError as error:
             logger.error("error loading model: %s", error.detail)
             self._plugin.failed = True
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.kernel.stop()
             return
         self._side.inference.loading = None
         logger.info("main: model loaded")

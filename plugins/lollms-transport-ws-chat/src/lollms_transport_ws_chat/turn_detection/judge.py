@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from .detector import Turn, TurnDetector
+from .one_thread import OneThread
 from .rule import RuleDetector
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ class Judge:
         self._waiting = 0
         self._late = 0
         self._told = ""
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: OneThread | None = None
         if not detector.instant:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="turn-detector")
+            self._thread = OneThread("turn-detector")
 
     async def judge(self, turns: Sequence[Turn], language: str | None = None) -> Verdict:
         """The detector's verdict on the last turn; the rule's where it fails, is late or has too much to do.
@@ -68,7 +69,7 @@ class Judge:
     def close(self) -> None:
         """Give back the thread and the model. Idempotent; a call that hangs is left behind."""
         if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.end()
         if not self._late:
             self.detector.close()
 

@@ -20,11 +20,25 @@ class RuleDetector(TurnDetector):
 
     def probability(self, turns: Sequence[Turn], language: str | None = None) -> float:
         """See `TurnDetector.probability`."""
-        return rule_probability(spoken_last(turns), language)
+        return rule_probability(spoken_last(turns), spoken_language(turns, language))
 
 
-def rule_probability(text: str, code: str | None = None) -> float:
-    """What the rule says about a text: 0.95, 0.9 complete; 0.1, 0.05 open; 0 for an empty one."""
+GUESSED_FROM = 4
+"""Turns that a language is guessed from: the last one alone is often too short."""
+
+
+def spoken_language(turns: Sequence[Turn], code: str | None) -> str:
+    """The language with lists that a code names or else the words tell: the user's, then the assistant's."""
+    if (known := known_code(code)) is not None:
+        return known
+    last = turns[-GUESSED_FROM:]
+    own = " ".join(turn.content for turn in last if turn.role == "user")
+    both = " ".join(turn.content for turn in last)
+    return guessed(normalised(own)) or guessed(normalised(both)) or "en"
+
+
+def rule_probability(text: str, code: str) -> float:
+    """What the rule says about a text: 0.95, 0.9 complete; 0.1, 0.05 open; 0 for an empty one. `code` has lists."""
     plain = normalised(text)
     if not plain:
         return 0.0
@@ -33,7 +47,7 @@ def rule_probability(text: str, code: str | None = None) -> float:
         return 0.05
     if mark == "end" and not text.rstrip().endswith("."):
         return 0.95
-    lists = language(known_code(code) or guessed(plain))
+    lists = language(code)
     return 0.1 if is_open(plain, lists) else 0.95 if mark else 0.9
 
 

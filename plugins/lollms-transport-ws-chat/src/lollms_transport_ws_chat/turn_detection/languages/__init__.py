@@ -69,12 +69,13 @@ _KANA = re.compile(r"[\u3040-\u30ff]")
 _HAN = re.compile(r"[\u3400-\u9fff]")
 
 
-def guessed(text: str) -> str:
-    """Which of NAMES a normalised text is in, by its script and its frequent words; English where nothing tells."""
+def guessed(text: str) -> str | None:
+    """Which of NAMES a normalised text is in, by its script and its frequent words; None where nothing tells."""
     if _KANA.search(text):
         return "ja"
     if _HAN.search(text):
         return "zh"
     words = text.split()[-40:]
     counts = {name: sum(word in language(name).common for word in words) for name in NAMES}
-    return max(counts, key=lambda name: (counts[name], name == "en"))
+    best = max(counts, key=lambda name: (counts[name], name == "en"))
+    return best if counts[best] else None

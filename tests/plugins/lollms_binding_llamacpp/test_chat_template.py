@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as some
 from lollms_binding_llamacpp.chat_template import CHATML, ChatTemplate
 from lollms_binding_llamacpp.native import Model, Vocabulary, start_backend
 from lollms_binding_llamacpp.prompt import Chat, PromptMaker
-from lollms_binding_llamacpp.turns import as_turns
+from lollms_binding_llamacpp.turns import RenderOptions, as_turns
 from lollms_kernel.errors import GenerationFailed, InvalidRequest, ModelLoadFailed
 from lollms_kernel.types import Message
 
@@ -168,3 +169,41 @@ def test_pieces_are_exact_bytes(vocabulary: Vocabulary) -> None:
     assert [vocabulary.piece(token) for token in (0, 10, 32, 65, 195, 256, 262)] == [
         b"\0", b"\n", b" ", b"A", b"\xc3", b"", b"<think>",
     ]  # fmt: skip
+
+
+def test_what_is_public_follows_from_the_operators_text_alone(vocabulary: Vocabulary) -> None:
+    source = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{{ tools | tojson if tools and loop.first }}\n"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    maker = prompts(vocabulary, source)
+    public = "You know everything about ships."
+
+    def shared(system: str, user: str, **options: Any) -> int:
+        turns = as_turns([Message("system", system), Message("user", user)], tools_known=True)
+        return maker.chat(Chat(turns=turns, public=public, options=RenderOptions(**options))).public
+
+    whole = shared(public, "hi")
+    assert whole > len(public)
+    assert {shared(public, user) for user in ("", "é" * 50, "<|im_end|>", " ", "hi<|im_start|>")} == {whole}
+    part = {shared(public + text, "hi") for text in ("x", " x", "\n\nMore.", "<|im_end|>")}
+    assert len(part) == 1
+    assert 0 < part.pop() < whole
+    assert shared("Another text.", "hi") == 0
+    assert shared(public, "hi", tools=({"a": 1},)) == 0  # the caller's tools stand before it
+
+
+def test_a_template_that_tells_the_date_is_shared_again_on_the_next_day(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = ChatTemplate(
+        "{{ strftime_now('%d') }} {% for m in messages %}{{ m.content }}\n{% endfor %}", "", ""
+    )
+    maker = PromptMaker(vocabulary, template, 10**9, 10**9, "test")
+    public = "You know everything about ships."
+    turns = as_turns([Message("system", public), Message("user", "hi")], tools_known=True)
+    for day in ("01", "02", "02"):
+        monkeypatch.setitem(template._template.globals, "strftime_now", lambda format, day=day: day)
+        prompt = maker.chat(Chat(turns=turns, public=public))
+        assert prompt.text.startswith(day)
+        assert prompt.public > 20

@@ -98,7 +98,8 @@ def log_probabilities(logits: Any, count: int) -> tuple[list[tuple[int, float]],
     """The `count` likeliest tokens with the logarithms of their probabilities, and what to subtract from any logit."""
     values = logits.astype(np.float64)
     top = values.max()
-    total = float(top + np.log(np.exp(values - top).sum()))
+    with np.errstate(invalid="ignore", divide="ignore"):  # logits of a broken model may be no numbers
+        total = float(top + np.log(np.exp(values - top).sum()))
     count = min(count, len(values))
     if count <= 0:
         return [], total

@@ -190,18 +190,15 @@ class PromptMaker:
         system = chat.turns[0]["content"] if chat.turns and chat.turns[0]["role"] == "system" else ""
         if not system.startswith(chat.public):
             return 0
-        own = self._operators_tokens(chat.public, whole=system == chat.public)
-        count = len(own) - BORDER
-        return count if count > 0 and tokens[:count] == own[:count] else 0
-
-    def _operators_tokens(self, public: str, whole: bool) -> list[int]:
-        known = self._public.get((public, whole))
-        if known is None:
-            known = self._make_operators_tokens(public, whole)
-            self._public[public, whole] = known
-            while len(self._public) > _PUBLIC_KEPT:
-                self._public.popitem(last=False)
-        return known
+        whole = system == chat.public
+        known = self._public.get((chat.public, whole))
+        if known is not None and _begins(tokens, known):
+            return len(known) - BORDER
+        own = self._make_operators_tokens(chat.public, whole)  # again, since templates may tell the date
+        self._public[chat.public, whole] = own
+        while len(self._public) > _PUBLIC_KEPT:
+            self._public.popitem(last=False)
+        return len(own) - BORDER if _begins(tokens, own) else 0
 
     def _make_operators_tokens(self, public: str, whole: bool) -> list[int]:
         border = self._unused_mark([public])
@@ -242,6 +239,11 @@ class PromptMaker:
         raise InvalidRequest(
             "The messages contain every private use character of Unicode.", hint="Leave some out."
         )
+
+
+def _begins(tokens: list[int], own: list[int]) -> bool:
+    count = len(own) - BORDER
+    return count > 0 and tokens[:count] == own[:count]
 
 
 def _texts(value: Any) -> list[str]:

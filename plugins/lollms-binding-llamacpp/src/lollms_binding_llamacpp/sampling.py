@@ -108,8 +108,8 @@ class Sampler:
 
     def _told(self, token: int, logprob: float, top: Iterable[tuple[int, float]]) -> TokenProbability:
         piece = self._vocabulary.piece
-        others = tuple(TokenProbability(id, piece(id, special=True), value) for id, value in top)
-        return TokenProbability(token, piece(token, special=True), logprob, others)
+        others = tuple(TokenProbability(id, piece(id), value) for id, value in top)
+        return TokenProbability(token, piece(token), logprob, others)
 
     def _choose(self, logits: Any) -> int:
         if self._greedy:

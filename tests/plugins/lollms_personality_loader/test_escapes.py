@@ -131,7 +131,7 @@ async def run_workflow(prompt, params, context):
 GARBAGE = """
 import os
 async def run_workflow(prompt, params, context):
-    for number in range(3, 20):
+    for number in range(3, 1000):
         try:
             os.write(number, b'\\xff' * 1000)
         except OSError:

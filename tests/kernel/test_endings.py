@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lollms_kernel.completion import fitted
@@ -34,6 +34,8 @@ def shown(stops: tuple[str, ...], pieces: list[str]) -> tuple[str, bool]:
         (("ab",), ["a", "a", "b"], "a", True),
         (("End",), ["the end"], "the ", True),
         (("ß",), ["Straße"], "Stra", True),
+        (("ab!@", "b"), ["ab", "!@"], "", True),
+        (("ab!@", "b"), ["ab", "!"], "a", True),
     ],
 )
 def test_an_answer_ends_at_the_first_stop_text(
@@ -42,6 +44,7 @@ def test_an_answer_ends_at_the_first_stop_text(
     assert shown(stops, pieces) == (text, reached)
 
 
+@settings(max_examples=400)
 @given(
     st.lists(st.text("ab!@>", max_size=4), max_size=12),
     st.lists(st.text("ab!@>", min_size=1, max_size=3), min_size=1, max_size=3),

@@ -32,15 +32,22 @@ class Ending:
         self._held.append(delta)
         text = "".join(held.text for held in self._held)
         found = self._pattern.search(text)
-        if found is not None:
+        open_from = len(text) - self._tail(text)
+        if found is not None and found.start() <= open_from:
             self.reached = True
             return self._take(found.start())
-        return self._take(len(text) - self._tail(text))
+        return self._take(open_from)  # a longer stop text may begin before the one that was found
 
     def finish(self) -> list[TextDelta]:
         """What was held back, now that no more text comes."""
+        if self.reached:
+            return []
+        found = self._pattern.search("".join(held.text for held in self._held))
+        if found is not None:
+            self.reached = True
+            return self._take(found.start())
         held, self._held = self._held, []
-        return [] if self.reached else held
+        return held
 
     def _tail(self, text: str) -> int:
         """How many characters at the end may begin a stop text."""

@@ -42,6 +42,7 @@ ROOMS: list[set[str]] = [
         "gpu",
         "access",
         "drafts",
+        "engine_figures",
         "downloads",
         "personalities",
         "completion",

@@ -29,6 +29,7 @@ from .contracts import (
     Transport,
 )
 from .downloads import Downloads, downloads_of
+from .engine_figures import EngineFigures
 from .errors import (
     Cancelled,
     ConfigError,
@@ -94,6 +95,7 @@ class LocalKernel:
         self.admission = FairQueue(
             running=limits.max_running, waiting=limits.max_waiting, timeout=limits.queue_timeout
         )
+        self.engine_figures = EngineFigures(self.observe)
         self.gpu = self._strategies[limits.gpu_strategy](limits.gpu_limit, limits.queue_timeout)
         self._downloads = downloads_of(self.config, loaded.path("models_folder"))
         self.serving: Serving | None = None
@@ -107,6 +109,8 @@ class LocalKernel:
             self._lifespan.push_async_callback(self._downloads.close)
             self._lifespan.push_async_callback(self._instances.close)
             await self._instances.open()
+            self.engine_figures.open()
+            self._lifespan.push_async_callback(self.engine_figures.close)
             for function in self._functions.values():
                 self._lifespan.push_async_callback(function.close)
             await self._personalities.open(self, self._lifespan)
@@ -332,7 +336,7 @@ class LocalKernel:
 
     def observe(self, event: Event) -> None:
         """Tell the log and every `observe` hook."""
-        level = logging.DEBUG if event.name == "started" else logging.INFO
+        level = logging.DEBUG if event.name in ("started", "engine") else logging.INFO
         logger.log(level, event.name, extra={"facts": event.data})
         for _ in self.plugins.call_each("observe", {"event": event}):
             pass

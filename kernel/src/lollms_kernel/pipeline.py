@@ -88,12 +88,15 @@ class Generation:
                     self._strategy.lease(instance.name, binding.gpu_need(asked)),
                 ):
                     self.waited += time.perf_counter() - started
-                    async with (
-                        aclosing(binding.generate(asked)) as chunks,
-                        aclosing(_read(chunks, asked)) as told,
-                    ):
-                        async for chunk in told:
-                            yield chunk
+                    try:
+                        async with (
+                            aclosing(binding.generate(asked)) as chunks,
+                            aclosing(_read(chunks, asked)) as told,
+                        ):
+                            async for chunk in told:
+                                yield chunk
+                    finally:
+                        self._kernel.engine_figures.used(binding)
 
             rounds = self._kernel.config.functions.max_rounds
             async with aclosing(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -37,7 +38,7 @@ from lollms_kernel.workers.proxy import WorkerBinding
 from .llama_models import FULL, SMALL, Shape, write_model
 
 PEER_PACKAGES = ("fastapi", "uvicorn", "sse-starlette", "starlette-context", "pydantic-settings")
-PERSONALITY = ("You are a helpful pirate who knows the seven seas. " * 12)[:600]
+_personality_number = itertools.count()
 PROMPT, ANSWER = 64, 32
 N_CTX = 16_384
 
@@ -84,11 +85,19 @@ class Peer(msgspec.Struct, frozen=True):
     ask: Ask
 
 
+def new_personality() -> str:
+    """600 tokens that no engine has seen before: otherwise a second round would find them in its cache."""
+    return (f"{next(_personality_number):04d} " + "You are a helpful pirate who knows the seven seas. " * 12)[
+        :600
+    ]
+
+
 async def measure(peer: Peer, load: str, users: int) -> Run:
     """All users ask at the same time; each answer has the same number of tokens."""
     shared = load == "personality"
     if shared:
-        asked = [peer.ask(f"user {number}: hello", PERSONALITY, number) for number in range(users)]
+        personality = new_personality()
+        asked = [peer.ask(f"user {number}: hello", personality, number) for number in range(users)]
     else:
         asked = [peer.ask(chr(97 + number) * PROMPT, None, number) for number in range(users)]
     cpu, began = _cpu(peer.pid), time.perf_counter()
@@ -290,11 +299,15 @@ async def step_overhead(model: Path) -> list[tuple[int, float, float, float]]:
     return rows
 
 
-async def compare(model: Path, plain: Sequence[int], shared: Sequence[int], rounds: int) -> list[Run]:
+async def compare(
+    model: Path, plain: Sequence[int], shared: Sequence[int], rounds: int, python: bool = True
+) -> list[Run]:
     """Every engine under every load; of several rounds the best of each, since noise only ever adds time."""
     runs = []
     slots = max(*plain, *shared)
-    peers: list[Any] = [lambda: ours(model, slots), lambda: http_peer(*python_server(model))]
+    peers: list[Any] = [lambda: ours(model, slots)]
+    if python:
+        peers.append(lambda: http_peer(*python_server(model)))
     found = llama_server(model, slots)
     if found is not None:
         peers.append(lambda: http_peer(*found))
@@ -353,7 +366,7 @@ def _threads() -> int:
     return int(os.environ.get("LLAMA_THREADS", 1 if os.getloadavg()[1] > cores / 2 else cores))
 
 
-async def _main(full: bool, as_json: bool) -> None:
+async def _main(full: bool, as_json: bool, python: bool) -> None:
     shape: Shape = FULL if full else SMALL
     kinds = (Quantization.Q8_0, Quantization.Q4_0) if full else (Quantization.Q8_0,)
     plain, shared = ((1, 4, 8, 16), (8, 32)) if full else ((1, 8), (8, 32))
@@ -372,7 +385,7 @@ async def _main(full: bool, as_json: bool) -> None:
                 "| engine | load, users | tokens/s | tokens per CPU second | first token, ms | total, s | MiB |"
             )
             print("|---|---|---|---|---|---|---|")
-            runs = await compare(model, plain, shared, rounds=2)
+            runs = await compare(model, plain, shared, rounds=2, python=python)
             _ratios(runs)
             print("\n| slots | step beside llama_decode, µs | of it choosing tokens | llama_decode |")
             print("|---|---|---|---|")
@@ -390,8 +403,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.llama_engine", description=__doc__)
     parser.add_argument("--full", action="store_true", help="the shape of a 0.5B model, in Q8_0 and Q4_0")
     parser.add_argument("--json", action="store_true", help="print everything as JSON too")
+    parser.add_argument(
+        "--no-python-server",
+        action="store_true",
+        help="leave llama-cpp-python's own server out: it takes longest",
+    )
     options = parser.parse_args()
-    asyncio.run(_main(options.full, options.json))
+    asyncio.run(_main(options.full, options.json, not options.no_python_server))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from .llama_models import FULL, SMALL, Shape, write_model
 PEER_PACKAGES = ("fastapi", "uvicorn", "sse-starlette", "starlette-context", "pydantic-settings")
 _personality_number = itertools.count()
 PROMPT, ANSWER = 64, 32
-N_CTX = 16_384
+N_CTX = 32_768  # 32 prompts of 650 tokens fit even where nothing is shared
 
 
 class Answer(msgspec.Struct, frozen=True):

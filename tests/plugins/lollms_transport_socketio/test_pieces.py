@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lollms_kernel.errors import QueueFull
+from lollms_kernel.pace import TokenBucket
 from lollms_transport_socketio.conversation import Conversation, without_oldest
-from lollms_transport_socketio.limits import Allowance
 from lollms_transport_socketio.packets import PACKETS_PER_POLL, PacketQueue
 from lollms_transport_socketio.prompt_line import PromptLine
 from lollms_transport_socketio.recovery import MAX_EVENTS, EventLog
@@ -64,7 +64,7 @@ def test_half_of_the_exchanges_are_left_out_and_the_prompt_never(turns: int, lef
 
 def test_an_allowance_comes_back_with_time() -> None:
     now = 0.0
-    allowance = Allowance(rate=2, burst=3, clock=lambda: now)
+    allowance = TokenBucket(rate=2, burst=3, clock=lambda: now)
 
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
     now = 0.5

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lollms_kernel.contracts import Caller, Kernel
 from lollms_kernel.errors import LollmsError, QueueFull, RateLimited
+from lollms_kernel.pace import TokenBucket
 
 from .conversation import Conversation
 from .events import CANCEL, EVENTS, Event
 from .failures import ClientGone, report
 from .generation import Generation
-from .limits import Allowance
 from .packets import event_packet
 from .prompt_line import PromptLine
 from .recovery import EventLog
@@ -70,7 +70,7 @@ class Session:
         self._keep = keep
         self._settings = settings
         self._backlog: list[str] = []
-        self._allowance = Allowance(settings.events_per_second, settings.event_burst)
+        self._allowance = TokenBucket(settings.events_per_second, settings.event_burst)
         self._strikes = 0
         self._inbox: deque[tuple[Event, Any]] = deque()
         self._working: asyncio.Task[None] | None = None

@@ -11,6 +11,7 @@ from litestar.exceptions import WebSocketDisconnect, WebSocketException
 
 from lollms_kernel.contracts import Kernel
 from lollms_kernel.errors import LollmsError
+from lollms_kernel.pace import TokenBucket
 
 from .actor import Actor
 from .backend import Choice
@@ -28,7 +29,7 @@ from .events import (
     UserInput,
     UserSpeaks,
 )
-from .limits import ConnectionLimit, TokenBucket
+from .limits import ConnectionLimit
 from .messages import (
     FEATURES,
     MAX_FRAME,

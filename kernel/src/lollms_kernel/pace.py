@@ -1,4 +1,4 @@
-"""How often something may happen."""
+"""How often something may happen: for transports whose connections send messages of their own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 
-class Allowance:
-    """`burst` at once, `rate` a second in the long run."""
+class TokenBucket:
+    """Lets `rate` things a second through in the long run, and `burst` at once."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -17,7 +17,7 @@ class Allowance:
         self._at = clock()
 
     def take(self) -> bool:
-        """Whether it may happen now once more."""
+        """Whether one more may pass now."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now

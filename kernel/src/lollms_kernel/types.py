@@ -213,6 +213,13 @@ class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="progress"):
     mime_type: str | None = None
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    def as_info(self) -> dict[str, Any]:
+        """The content of the `info` that clients get of it; the preview is bytes, which JSON has as base64."""
+        content: dict[str, Any] = {"status": "progress", "step": self.step, "total": self.total}
+        if self.preview is not None:
+            content |= {"preview": self.preview, "mime_type": self.mime_type}
+        return content
+
 
 class Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output"):
     """One finished piece of output that is not streamed text: media as bytes, or any JSON value."""

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import socketio
 from PIL import Image
 from shapes.checker import read
 from shapes.pictures import COLOURS, POSITIONS, SHAPES, Scene, all_scenes, draw
@@ -39,7 +40,8 @@ WANTED = 0.9
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
     """A server without configuration, with this plugin alone."""
-    only = {"LOLLMS_LOAD_PLUGINS": "lollms-binding-diffusers,lollms-transport-wingman"}
+    plugins = ("lollms-binding-diffusers", "lollms-transport-wingman", "lollms-transport-socketio")
+    only = {"LOLLMS_LOAD_PLUGINS": ",".join(plugins)}
     with ServerProcess(env=only) as running:
         yield running
 
@@ -144,6 +146,44 @@ def test_a_stream_tells_every_step_with_previews_and_ends_with_the_picture(serve
     assert events[-1]["type"] == "final"
     pixels, _ = drawn({"output": events[-1]["content"]})
     assert read(pixels) == Scene("ring", "green", "black")
+
+
+async def test_socket_io_tells_every_step_with_previews_and_then_the_picture(server: ServerProcess) -> None:
+    heard: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    async def put(event: str, payload: Any) -> None:
+        await heard.put((event, payload))
+
+    async with socketio.AsyncSimpleClient() as simple:
+        await simple.connect(server.url, transports=["websocket"])
+        simple.client.on("*", put)
+        asked = {"prompt": "a green ring on black", "parameters": {"seed": 7, "previews": 2}}
+        await simple.emit("generate_text", {**asked, "generation_type": "tti"})
+        first = await _until_the_end(heard)
+        await simple.emit("select_binding", {"binding_name": "images"})
+        await simple.emit("generate_text", asked)  # the chosen binding makes nothing but pictures
+        second = await _until_the_end(heard)
+    for events in (first, second):
+        infos = [payload["content"] for event, payload in events if event == "generation_info"]
+        assert infos[0]["status"] == "starting_image_generation"
+        steps = [info for info in infos if info["status"] == "progress"]
+        assert steps[-1]["step"] == steps[-1]["total"] == 12
+        previews = [base64.b64decode(info["preview"]) for info in steps if "preview" in info]
+        assert previews
+        assert all(preview.startswith(b"\xff\xd8\xff") for preview in previews)
+        [output] = [payload for event, payload in events if event == "generation_output"]
+        pixels, metadata = drawn({"output": [output]})
+        assert read(pixels) == Scene("ring", "green", "black")
+        assert metadata["seed"] == 7
+
+
+async def _until_the_end(heard: asyncio.Queue[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    events: list[tuple[str, Any]] = []
+    async with asyncio.timeout(LIMIT):
+        while not events or events[-1][0] not in ("text_generated", "generation_error"):
+            events.append(await heard.get())
+    assert events[-1] == ("text_generated", {"text": ""})
+    return events
 
 
 def test_bad_requests_are_refused_in_the_protocols_shape(server: ServerProcess) -> None:

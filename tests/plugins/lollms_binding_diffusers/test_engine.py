@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from lollms_binding_diffusers import DiffusersBinding, drawing
+from lollms_binding_diffusers import DiffusersBinding, drawing, job
 from lollms_binding_diffusers.exhaustion import OutOfMemory
 from lollms_kernel.errors import GenerationFailed, QueueFull, ShuttingDown, error_from_code
 from lollms_kernel.types import Finished, Notice, Output, Progress
@@ -205,6 +206,23 @@ async def test_the_queue_is_bounded(open_binding: Open, monkeypatch: pytest.Monk
     monkeypatch.setattr(engine, "MAX_WAITING", 0)
     with pytest.raises(QueueFull):
         await draw(await open_binding(), order())
+
+
+async def test_the_log_says_how_far_a_long_job_is(
+    open_binding: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binding = await open_binding()
+    caplog.set_level(logging.INFO, logger="lollms_binding_diffusers.job")
+    await draw(binding, order())
+    assert not caplog.records  # a short one is not worth a line
+    monkeypatch.setattr(job, "LOG_EVERY", 0.0)
+    await draw(binding, order())
+    told = [record.getMessage() for record in caplog.records if "step" in record.getMessage()]
+    assert [line.split(" after")[0] for line in told] == [
+        "Request r draws with 'tiny': step 1 of 2",
+        "Request r draws with 'tiny': step 2 of 2",
+    ]
+    assert not any("a cat" in line for line in told)
 
 
 async def test_a_slow_reader_misses_steps_and_never_the_result(open_binding: Open) -> None:

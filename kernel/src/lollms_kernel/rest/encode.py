@@ -69,7 +69,7 @@ class Answer:
             case Info():
                 return StreamChunk("info", chunk.content)
             case Progress():
-                return StreamChunk("info", _progress(chunk))
+                return StreamChunk("info", chunk.as_info())
             case ToolCall():
                 self._calls.append({"id": chunk.id, "name": chunk.name, "arguments": chunk.arguments})
                 return StreamChunk("function_call", self._calls[-1])
@@ -151,11 +151,3 @@ def _output_data(output: Output) -> OutputData:
     metadata = output.metadata if known else {"type": output.type, **output.metadata}
     kind: Any = output.type if known else "json"
     return OutputData(type=kind, data=data, mime_type=output.mime_type, metadata=metadata)
-
-
-def _progress(chunk: Progress) -> dict[str, Any]:
-    content: dict[str, Any] = {"status": "progress", "step": chunk.step, "total": chunk.total}
-    if chunk.preview is not None:
-        content["preview"] = base64.b64encode(chunk.preview).decode()
-        content["mime_type"] = chunk.mime_type
-    return content

@@ -180,7 +180,13 @@ class DiffusersBinding(Binding):
         source = await asyncio.to_thread(self.library.find, request.model)
         wanted = read_parameters(request.parameters, request.prompt, self.settings)
         inputs = await asyncio.to_thread(read_inputs, request, self.settings.max_input_megapixels)
-        return Order(source=source, generation_type=request.generation_type, wanted=wanted, inputs=inputs)
+        return Order(
+            request_id=request.id,
+            source=source,
+            generation_type=request.generation_type,
+            wanted=wanted,
+            inputs=inputs,
+        )
 
     def _describe(self, source: ModelSource) -> ModelInfo:
         info = describe(source)

@@ -6,9 +6,11 @@ A job is made and read on the event loop and worked on in the engine's thread; e
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,9 +22,16 @@ from .library import ModelSource
 from .parameters import Wanted
 
 
+logger = logging.getLogger(__name__)
+
+LOG_EVERY: Final = 5.0
+"""Seconds between two lines of the log that say how far a job is; every step is a line at level debug."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the engine has to know of a request."""
 
+    request_id: str
     source: ModelSource
     generation_type: str
     wanted: Wanted
@@ -70,6 +79,7 @@ class Job:
         self._newest: Progress | None = None
         self._outcome: Result | LollmsError | None = None
         self._stopped = threading.Event()
+        self._told_log = self._began = time.monotonic()
         self.ended = asyncio.Event()
         """Set when the engine does nothing more for it."""
 
@@ -107,7 +117,17 @@ class Job:
         return self._stopped.is_set()
 
     def report(self, progress: Progress) -> None:
-        """Tell how far it is."""
+        """Tell how far it is, a long job also to the log."""
+        now = time.monotonic()
+        told = now - self._told_log >= LOG_EVERY
+        if told:
+            self._told_log = now
+        if told or logger.isEnabledFor(logging.DEBUG):
+            logger.log(
+                logging.INFO if told else logging.DEBUG,
+                "Request %s draws with '%s': step %d of %d after %.1f s.",
+                self.order.request_id, self.order.source.name, progress.step, progress.total, now - self._began,
+            )  # fmt: skip
         self._loop.call_soon_threadsafe(self._take, progress)
 
     def finish(self, outcome: Result | LollmsError | None) -> None:

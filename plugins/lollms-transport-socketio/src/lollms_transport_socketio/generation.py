@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from .session import Session
 
 logger = logging.getLogger(__name__)
+
+_USUAL: Mapping[str, str] = {"image": "tti", "video": "ttv", "audio": "tts"}
+"""What a binding is made for, by the first modality of its card."""
 
 
 class Generation:
@@ -83,9 +86,12 @@ class Generation:
 
     async def _answer(self) -> None:
         asked = self._asked
-        self._personality = self._selection.personality(self._session.kernel, asked.personality)
+        kind = asked.generation_type or self._usual_type()
+        if kind == "ttt" or asked.personality is not None:
+            self._personality = self._selection.personality(self._session.kernel, asked.personality)
         request = GenerateRequest(
             id=secrets.token_hex(8),
+            generation_type=kind,
             binding=self._selection.binding,
             model=self._selection.model,
             personality=self._personality,
@@ -102,6 +108,16 @@ class Generation:
         async with self._fitting(request) as chunks:
             async for chunk in chunks:
                 await self._tell(chunk)
+
+    def _usual_type(self) -> str:
+        """What a prompt wants that does not say so: text, unless the chosen binding is made for something else."""
+        if self._selection.binding is None:
+            return "ttt"
+        try:
+            card = self._session.kernel.binding(self._selection.binding).card
+        except LollmsError:
+            return "ttt"  # the stream tells what is wrong with the binding
+        return _USUAL.get(next(iter(card.supported_output_modalities), "text"), "ttt")
 
     async def _cropped(self, prompt: str) -> str:
         count = self._asked.n_crop
@@ -170,12 +186,11 @@ class Generation:
                 self._notices.append(chunk)
             case Info(content=content):
                 await self._emit("generation_info", {"content": content})
-            case Progress(step=step, total=total):
-                await self._emit(
-                    "generation_info", {"content": {"status": "progress", "step": step, "total": total}}
-                )
-            case Output(type=kind, data=data, mime_type=mime_type):
-                await self._emit("generation_output", {"type": kind, "data": data, "mime_type": mime_type})
+            case Progress():
+                await self._emit("generation_info", {"content": chunk.as_info()})
+            case Output(type=kind, data=data, mime_type=mime_type, metadata=metadata):
+                told = {"type": kind, "data": data, "mime_type": mime_type, "metadata": metadata}
+                await self._emit("generation_output", told)
             case Finished():
                 await self._emit_last("text_generated", self._result())
             case Failed(code=code, message=message, hint=hint):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -64,6 +64,8 @@ class GenerateText(msgspec.Struct, frozen=True, kw_only=True):
     """Of `generate_text`. Only `prompt` is needed."""
 
     prompt: str
+    generation_type: Literal["ttt", "tti", "ttv", "ttm", "tts"] | None = None
+    """None: text, or what the chosen binding makes instead."""
     personality: int | str | None = None
     n_predicts: int | None = None
     n_predict: int | None = None

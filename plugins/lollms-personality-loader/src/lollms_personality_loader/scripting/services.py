@@ -116,8 +116,8 @@ class Services:
                         yield {"output": msgspec.structs.asdict(chunk)}
                     case Info(content=content):
                         yield {"info": content}
-                    case Progress(step=step, total=total):
-                        yield {"info": {"status": "progress", "step": step, "total": total}}
+                    case Progress():
+                        yield {"info": chunk.as_info()}
                     case ToolCall():
                         yield {"call": {"id": chunk.id, "name": chunk.name, "arguments": chunk.arguments}}
                     case Finished():

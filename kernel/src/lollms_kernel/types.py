@@ -110,6 +110,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Leave `<think>` blocks in the text instead of telling them apart."""
     want_tokens: bool = False
     """Fill `TextDelta.tokens`, and `Finished.metadata["engine"]` where the binding has something to say there."""
+    want_progress: bool = True
+    """Whether anybody hears of `Progress`; where not, a binding should spare itself the telling."""
     tenant: str = ""
     """Who asks: an id derived from the API key, "" without keys. Queues are fair among tenants and prompt
     caches are never shared between them."""

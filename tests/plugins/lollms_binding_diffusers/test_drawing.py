@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from lollms_binding_diffusers import DiffusersBinding
 from lollms_kernel.errors import InvalidRequest, ModelLoadFailed, NotSupported
-from lollms_kernel.types import Finished, Info, Notice
+from lollms_kernel.types import Finished, Info, Notice, Output
 
 from .conftest import chunks_of, draw, image, order, outputs_of, pixels, png, steps_of
 
@@ -156,6 +157,12 @@ async def test_progress_comes_with_each_step_and_previews_where_they_are_asked_f
         assert len(step.preview) < 40_000
     assert isinstance(chunks[-1], Finished)
     assert chunks[-1].timings.generate is not None
+
+
+async def test_who_wants_no_progress_gets_none(open_binding: Open) -> None:
+    asked = msgspec.structs.replace(order(previews=1), want_progress=False)
+    chunks = await chunks_of(await open_binding(), asked)
+    assert [type(chunk) for chunk in chunks] == [Output, Finished]
 
 
 async def test_what_has_no_effect_is_told(open_binding: Open) -> None:

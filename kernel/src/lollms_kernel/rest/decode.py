@@ -53,6 +53,7 @@ def decode_now(body: bytes, tenant: str = "") -> Order:
         model=asked.model_name or None,
         parameters=parameters,
         functions=tuple(asked.functions or ()),
+        want_progress=asked.stream,
         tenant=tenant,
         source="rest",
     )

@@ -186,6 +186,7 @@ class DiffusersBinding(Binding):
             generation_type=request.generation_type,
             wanted=wanted,
             inputs=inputs,
+            want_progress=request.want_progress,
         )
 
     def _describe(self, source: ModelSource) -> ModelInfo:

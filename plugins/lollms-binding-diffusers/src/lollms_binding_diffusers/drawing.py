@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,17 +10,17 @@ from typing import Any
 import msgspec
 import torch
 
-from lollms_kernel.errors import NotSupported
+from lollms_kernel.errors import InvalidRequest, NotSupported
 from lollms_kernel.types import Notice, Progress
 
 from .job import Job, Made, Order, Result
 from .library import ModelSource
 from .loading import LoadedModel
 from .memory import freeing
-from .parameters import DEFAULT_GUIDANCE, DEFAULT_STEPS, STEP_OF_SIZES, Wanted
+from .parameters import DEFAULT_GUIDANCE, DEFAULT_STEPS, Wanted
 from .previews import preview
 from .settings import DiffusersSettings
-from .tasks import Task
+from .tasks import Task, accepted
 
 BLACK_OUT = "The safety checker hid {hidden} of {count} images; they are black."
 
@@ -44,8 +43,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, Any]
     facts: dict[str, Any]
     notices: list[Notice]
+    drawn_size: tuple[int, int] | None = None
+    """Width and height of what the pipeline makes; None: sounds have none."""
     final_size: tuple[int, int] | None = None
     """What pictures are enlarged or reduced to afterwards."""
+    frames: int | None = None
+    """Frames that are kept of a video."""
 
 
 def draw(
@@ -74,7 +77,7 @@ def draw(
         }
         with torch.inference_mode():
             answer = freeing("drawing", partial(plan.pipeline, **called_with))
-        for item, piece in zip(group, _pieces(answer, model.source, group), strict=True):
+        for item, piece in zip(group, _pieces(answer, model.source, group, plan.frames), strict=True):
             made[item.job].append(_resized(piece, plan.final_size))
     seconds = time.perf_counter() - started
     rate = _sampling_rate(plan.pipeline) if model.source.kind.output == "audio" else None
@@ -107,12 +110,14 @@ class Watch:
 
     def arguments(self, pipeline: Any) -> dict[str, Any]:
         """The pipeline's own way of calling back after each step."""
-        known = inspect.signature(pipeline.__call__).parameters
+        known = accepted(pipeline)
         if "callback_on_step_end" in known:
             return {"callback_on_step_end": self.after_step}
         if "callback" in known:
             return {
-                "callback": lambda step, time, latents: self.after_step(pipeline, step, time, {}) and None
+                "callback": lambda step, time, latents: (
+                    self.after_step(pipeline, step, time, {"latents": latents}) and None
+                )
             }
         return {}
 
@@ -141,8 +146,9 @@ class Watch:
             every = wanted.previews or (
                 wanted.partial_images and max(1, total // (wanted.partial_images + 1))
             )
-            if every and self._step % every == 0 and self._step < total:
-                picture = preview(pipeline, latents, place)
+            shown = every and self._step % every == 0 and self._step < total
+            if shown and item.job.order.want_progress:
+                picture = preview(pipeline, latents, place, self._plan.drawn_size)
             item.job.report(
                 Progress(
                     self._done * total + self._step,
@@ -179,12 +185,10 @@ def make_plan(model: LoadedModel, order: Order, settings: DiffusersSettings) -> 
         factor = 1.0 if wanted.lora_scale is None else wanted.lora_scale
         names = [f"lora{number}" for number in range(len(model.loras))]
         model.tasks.base.set_adapters(names, [scale * factor for scale in scales])
+    known = accepted(pipeline)
     steps = wanted.steps or source.facts.steps or DEFAULT_STEPS
-    guidance = wanted.guidance_scale
-    if guidance is None:
-        guidance = (
-            source.facts.guidance_scale if source.facts.guidance_scale is not None else DEFAULT_GUIDANCE
-        )
+    given = (wanted.guidance_scale, source.facts.guidance_scale, model.tasks.native_guidance)
+    guidance = next((value for value in given if value is not None), DEFAULT_GUIDANCE)
     facts: dict[str, Any] = {
         "model": source.name,
         "steps": steps,
@@ -194,28 +198,48 @@ def make_plan(model: LoadedModel, order: Order, settings: DiffusersSettings) -> 
         "dtype": model.choice.dtype,
         "threads": model.choice.threads,
     }
-    arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
-    final_size = None
+    arguments: dict[str, Any] = {"num_inference_steps": steps, _guidance_name(known): guidance}
+    size = final_size = None
     if source.kind.output in ("image", "video"):
         size, final_size = _sizes(model, order, settings, notices)
         arguments |= {"width": size[0], "height": size[1]}
         facts |= {"width": (final_size or size)[0], "height": (final_size or size)[1]}
         facts["size"] = f"{facts['width']}x{facts['height']}"
-        arguments |= _images(order, size, controlnet, notices)
+        arguments |= _images(order, size, controlnet, known, notices)
     if inputs.initial is not None:
+        _check_images(pipeline, source, {**arguments, "image": inputs.initial}, known)
+        if int(steps * wanted.strength) < 1:
+            raise InvalidRequest(
+                f"parameters.strength is {wanted.strength:g}: of {steps} steps it leaves none.",
+                hint=f"With so many steps it must be at least {1 / steps:.2g}.",
+            )
         arguments["strength"] = facts["strength"] = wanted.strength
     if controlnet is not None:
         arguments["controlnet_conditioning_scale"] = facts["controlnet_scale"] = wanted.controlnet_scale
         facts["controlnet_model"] = controlnet
-    arguments |= _lasting(wanted, source, facts)
-    known = inspect.signature(pipeline.__call__).parameters
+    arguments |= _lasting(model, wanted, facts)
+    if wanted.negative_prompt and not _takes_negative(known):
+        notices.append(Notice("negative_prompt_ignored", f"'{source.name}' takes no negative prompt."))
     return Plan(
         pipeline=pipeline,
         arguments={name: value for name, value in arguments.items() if name in known},
         facts=facts,
         notices=notices,
+        drawn_size=size,
         final_size=final_size,
+        frames=wanted.frames,
     )
+
+
+def _guidance_name(known: dict[str, Any]) -> str:
+    """What a pipeline calls the weight of the prompt against the negative one; some keep the usual name unused."""
+    unused = "true_cfg_scale" in known and known.get("guidance_scale") is None
+    return "true_cfg_scale" if unused else "guidance_scale"
+
+
+def _takes_negative(known: dict[str, Any]) -> bool:
+    """Whether a negative prompt has an effect: where guidance is an input of the network, as in Flux, it has none."""
+    return "negative_prompt" in known and known.get("true_cfg_scale") != 1.0
 
 
 def _sizes(
@@ -223,12 +247,14 @@ def _sizes(
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
     """The size to draw, and the size to bring that to where the model has only one."""
     wanted, initial = order.wanted, order.inputs.initial
-    native = model.tasks.native_size or (512, 512)
+    native, step = model.tasks.native_size or (512, 512), model.tasks.step_of_sizes
     if wanted.width or wanted.height:
         size = (wanted.width or native[0], wanted.height or native[1])
     else:
-        size = native if initial is None else _fitting(initial.size, settings.max_size)
+        size = native if initial is None else _fitting(initial.size, settings.max_size, step)
     edge = model.source.facts.fixed_size
+    if edge is None:
+        _check_size(size, step, model.source)
     if edge is None or size == (edge, edge):
         return size, None
     if wanted.width is None and wanted.height is None:
@@ -242,15 +268,36 @@ def _sizes(
     return (edge, edge), size
 
 
-def _fitting(size: tuple[int, int], most: int) -> tuple[int, int]:
-    """The size of an input image, brought into the limits and to multiples of 8."""
+def _check_size(size: tuple[int, int], step: int, source: ModelSource) -> None:
+    """Raise InvalidRequest for a size that the model cannot draw."""
+    for name, edge in (("width", size[0]), ("height", size[1])):
+        if edge % step:
+            below = edge // step * step
+            raise InvalidRequest(
+                f"parameters.{name} is {edge}: '{source.name}' draws multiples of {step} only.",
+                hint=f"Use {below or step}" + (f" or {below + step}." if below else "."),
+            )
+
+
+def _fitting(size: tuple[int, int], most: int, step: int) -> tuple[int, int]:
+    """The size of an input image, brought into the limits and to multiples of `step`."""
     scale = min(1.0, most / max(size))
-    wide, high = (max(STEP_OF_SIZES, int(edge * scale) // STEP_OF_SIZES * STEP_OF_SIZES) for edge in size)
+    wide, high = (max(step, int(edge * scale) // step * step) for edge in size)
     return wide, high
 
 
+def _check_images(pipeline: Any, source: ModelSource, given: dict[str, Any], known: dict[str, Any]) -> None:
+    """Raise NotSupported where the pipeline has no place for an input image."""
+    for name in ("image", "mask_image"):
+        if name in given and name not in known:
+            raise NotSupported(
+                f"The pipeline of '{source.name}' ({type(pipeline).__name__}) takes no input '{name}' here.",
+                hint="Use another model for it.",
+            )
+
+
 def _images(
-    order: Order, size: tuple[int, int], controlnet: str | None, notices: list[Notice]
+    order: Order, size: tuple[int, int], controlnet: str | None, known: dict[str, Any], notices: list[Notice]
 ) -> dict[str, Any]:
     """The input images in the size that is drawn."""
     inputs = order.inputs
@@ -271,15 +318,20 @@ def _images(
         found[name] = picture
     control = found.pop("control", None)
     if control is not None:
-        found["control_image" if "image" in found else "image"] = control
+        found["control_image" if "control_image" in known else "image"] = control
     return found
 
 
-def _lasting(wanted: Wanted, source: ModelSource, facts: dict[str, Any]) -> dict[str, Any]:
+def _lasting(model: LoadedModel, wanted: Wanted, facts: dict[str, Any]) -> dict[str, Any]:
     """Lengths of videos and sounds, under every name that pipelines have for them."""
+    source = model.source
     found: dict[str, Any] = {}
+    if source.kind.output == "video":
+        found["frame_rate"] = wanted.fps
     if source.kind.output == "video" and wanted.frames is not None:
-        found["num_frames"] = facts["num_frames"] = wanted.frames
+        step = model.tasks.step_of_frames
+        found["num_frames"] = -(-(wanted.frames - 1) // step) * step + 1  # what is too much is cut off
+        facts["num_frames"] = wanted.frames
     if source.kind.output == "audio" and wanted.seconds is not None:
         found |= {"audio_length_in_s": wanted.seconds, "audio_end_in_s": wanted.seconds}
         facts["seconds"] = wanted.seconds
@@ -288,7 +340,7 @@ def _lasting(wanted: Wanted, source: ModelSource, facts: dict[str, Any]) -> dict
 
 def _each(plan: Plan, source: ModelSource, group: list[Item]) -> dict[str, Any]:
     """What differs from picture to picture: each has a generator of its own, so company changes nothing."""
-    known = inspect.signature(plan.pipeline.__call__).parameters
+    known = accepted(plan.pipeline)
     if "prompt" not in known:
         raise NotSupported(f"The pipeline of '{source.name}' takes no prompt.", hint="Use another model.")
     generators = [torch.Generator("cpu").manual_seed(item.seed) for item in group]
@@ -297,7 +349,9 @@ def _each(plan: Plan, source: ModelSource, group: list[Item]) -> dict[str, Any]:
         "generator": generators,
     }
     negative = [item.job.order.wanted.negative_prompt for item in group]
-    if "negative_prompt" in known and any(negative):
+    if _guidance_name(known) == "true_cfg_scale" and "negative_prompt" in known:
+        found["negative_prompt"] = [text or " " for text in negative]  # without one there is no guidance at all
+    elif any(negative) and _takes_negative(known):
         found["negative_prompt"] = [text or "" for text in negative]
     for name in ("image", "mask_image", "control_image"):
         if name in plan.arguments and len(group) > 1:
@@ -305,9 +359,11 @@ def _each(plan: Plan, source: ModelSource, group: list[Item]) -> dict[str, Any]:
     return found
 
 
-def _pieces(answer: Any, source: ModelSource, group: list[Item]) -> list[Made]:
+def _pieces(answer: Any, source: ModelSource, group: list[Item], frames: int | None) -> list[Made]:
     kind = source.kind.output
     contents = getattr(answer, {"image": "images", "video": "frames", "audio": "audios"}[kind])
+    if kind == "video":
+        contents = [film[:frames] for film in contents]
     hidden = getattr(answer, "nsfw_content_detected", None) or [False] * len(group)
     return [
         Made(content=content, seed=item.seed, hidden=bool(flag))

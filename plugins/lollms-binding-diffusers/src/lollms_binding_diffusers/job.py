@@ -36,6 +36,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     generation_type: str
     wanted: Wanted
     inputs: InputImages = InputImages()
+    want_progress: bool = True
 
     @property
     def batch_key(self) -> object | None:
@@ -117,7 +118,7 @@ class Job:
         return self._stopped.is_set()
 
     def report(self, progress: Progress) -> None:
-        """Tell how far it is, a long job also to the log."""
+        """Tell how far it is, if anybody wants to know; a long job also tells the log."""
         now = time.monotonic()
         told = now - self._told_log >= LOG_EVERY
         if told:
@@ -128,7 +129,8 @@ class Job:
                 "Request %s draws with '%s': step %d of %d after %.1f s.",
                 self.order.request_id, self.order.source.name, progress.step, progress.total, now - self._began,
             )  # fmt: skip
-        self._loop.call_soon_threadsafe(self._take, progress)
+        if self.order.want_progress:
+            self._loop.call_soon_threadsafe(self._take, progress)
 
     def finish(self, outcome: Result | LollmsError | None) -> None:
         """Tell what came of it, None if it was stopped; nothing more is done for it."""

@@ -72,6 +72,7 @@ def media_request(
 async def make(call: Call, requests: Sequence[GenerateRequest], kind: str, at_once: int = 4) -> Made:
     """Run the requests. Raises GenerationFailed where nothing of this kind came."""
     made = Made()
+    requests = [msgspec.structs.replace(request, want_progress=False) for request in requests]
     async with answers(call.kernel, requests, at_once) as chunks:
         async for _, chunk in chunks:
             made.add(chunk)

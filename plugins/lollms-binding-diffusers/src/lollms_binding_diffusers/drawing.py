@@ -350,7 +350,8 @@ def _each(plan: Plan, source: ModelSource, group: list[Item]) -> dict[str, Any]:
     }
     negative = [item.job.order.wanted.negative_prompt for item in group]
     if _guidance_name(known) == "true_cfg_scale" and "negative_prompt" in known:
-        found["negative_prompt"] = [text or " " for text in negative]  # without one there is no guidance at all
+        # Without a negative prompt such a pipeline has no guidance at all; its makers use a space.
+        found["negative_prompt"] = [text or " " for text in negative]
     elif any(negative) and _takes_negative(known):
         found["negative_prompt"] = [text or "" for text in negative]
     for name in ("image", "mask_image", "control_image"):

@@ -86,7 +86,9 @@ def to_wav(samples: Any, rate: int) -> bytes:
     """Samples of -1 to 1, `(n,)` or `(channels, n)`, as a WAV of 16 bits."""
     import numpy as np
 
-    values = np.asarray(getattr(samples, "cpu", lambda: samples)(), np.float32)
+    if hasattr(samples, "cpu"):
+        samples = samples.float().cpu()  # numpy has no bfloat16
+    values = np.asarray(samples, np.float32)
     values = values.T if values.ndim == 2 else values[:, None]
     pcm = (np.clip(np.nan_to_num(values), -1, 1) * 32767).round().astype("<i2")
     target = io.BytesIO()

@@ -99,7 +99,7 @@ def _assembled(
             raise
         logger.warning("model %s", source.name, exc_info=True)
         raise ModelLoadFailed(
-            f"Model '{source.name}' cannot be loaded: {_first_line(error)}", hint=_cure(source)
+            f"Model '{source.name}' cannot be loaded: {_first_line(error)}", hint=_cure(source, error)
         ) from error
     return pipeline, checked, loras
 
@@ -204,7 +204,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _cure(source: ModelSource) -> str:
+def _cure(source: ModelSource, error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return "Install the library that this says the model needs, with `pip install`, where the server is installed."
     if source.where == "file" and source.path is not None and not config_folder(source.path).is_dir():
         return (
             f"Offline, a single file needs its configuration: a diffusers folder without weights beside it, named "

@@ -19,12 +19,12 @@ MUSIC = Kind("audio", "ttm")
 SPEECH = Kind("audio", "tts")
 
 _VIDEO = (
-    "Video AnimateDiff Allegro CogVideo Hunyuan Latte LTX Mochi WanPipeline SkyReels EasyAnimate TextToVideo "
-    "Cosmos"
+    "Video AnimateDiff Allegro CogVideo Hunyuan Latte LTX Mochi Wan SkyReels EasyAnimate Cosmos T2V I2V TI2VA "
+    "Kandinsky6 AnyFlow Helios LucyEdit ConsisID ChronoEdit SanaWM PIAPipeline"
 ).split()
 _AUDIO = "AudioLDM MusicLDM StableAudio AudioDiffusion DanceDiffusion AceStep ACEStep LongCatAudio".split()
 _SPEECH = "TTS Speech".split()
-_STILL = ("HunyuanDiT", "HunyuanImage")
+_STILL = ("HunyuanDiT", "HunyuanImage", "Cosmos2TextToImage")
 
 
 def kind_of(class_name: str) -> Kind:

@@ -12,19 +12,40 @@ EDGE: Final = 256
 QUALITY: Final = 70
 
 
-def preview(pipeline: Any, latents: Any, place: int) -> bytes | None:
-    """Picture number `place` of the batch as a small JPEG; None where the pipeline's latents are no pictures yet."""
-    vae = getattr(pipeline, "vae", None)
-    if latents is None or vae is None or latents.ndim != 4 or latents.shape[1] != vae.config.latent_channels:
+def preview(pipeline: Any, latents: Any, place: int, size: tuple[int, int] | None) -> bytes | None:
+    """Picture number `place` of the batch as a small JPEG; None where the pipeline's latents are no pictures yet.
+
+    `size` is the width and height of what is drawn.
+    """
+    vae, processor = getattr(pipeline, "vae", None), getattr(pipeline, "image_processor", None)
+    channels, scaling = (
+        getattr(getattr(vae, "config", None), name, None) for name in ("latent_channels", "scaling_factor")
+    )
+    if vae is None or latents is None or processor is None or channels is None or scaling is None:
         return None
     one = latents[place : place + 1]
     factor = getattr(pipeline, "vae_scale_factor", 8)
+    if one.ndim == 3 and size is not None:
+        one = _unpacked(one, channels, size[1] // (2 * factor), size[0] // (2 * factor))
+    if one.ndim != 4 or one.shape[1] != channels:
+        return None
     shrink = max(one.shape[-2:]) * factor / EDGE
     if shrink > 1:
         one = torch.nn.functional.interpolate(one, scale_factor=1 / shrink, mode="area")
-    scaling, shift = vae.config.scaling_factor, getattr(vae.config, "shift_factor", None) or 0
+    shift = getattr(vae.config, "shift_factor", None) or 0
     decoded = vae.decode((one / scaling + shift).to(vae.dtype), return_dict=False)[0]
-    picture = pipeline.image_processor.postprocess(decoded, output_type="pil")[0]
+    picture = processor.postprocess(decoded, output_type="pil")[0]
     target = io.BytesIO()
     picture.convert("RGB").save(target, "JPEG", quality=QUALITY)
     return target.getvalue()
+
+
+def _unpacked(latents: Any, channels: int, rows: int, columns: int) -> Any:
+    """Latents `(1, rows * columns, 4 * channels)`, packed in patches of 2×2 as Flux has them, as a picture of them.
+
+    Those of any other shape are given back as they are.
+    """
+    if latents.shape[1:] != (rows * columns, 4 * channels):
+        return latents
+    patches = latents.view(1, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(1, channels, 2 * rows, 2 * columns)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import diffusers
 from diffusers import (
+    AutoModel,
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
     AutoPipelineForText2Image,
-    ControlNetModel,
 )
 
 from lollms_kernel.errors import InvalidRequest, ModelLoadFailed, NotSupported
 
+from .parameters import STEP_OF_SIZES
 from .settings import DiffusersSettings
 
 Task = Literal["text2image", "image2image", "inpaint"]
@@ -24,6 +27,18 @@ _AUTOMATIC: dict[Task, Any] = {
     "image2image": AutoPipelineForImage2Image,
     "inpaint": AutoPipelineForInpainting,
 }
+_REDUCTIONS: Final = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+"""What pipelines call the pixels that one latent stands for."""
+_FRAME_REDUCTIONS: Final = (
+    "vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor",
+)  # fmt: skip
+
+
+def accepted(pipeline: Any) -> dict[str, Any]:
+    """The names that a pipeline is called with, and its own defaults for them."""
+    return {
+        name: parameter.default for name, parameter in inspect.signature(pipeline.__call__).parameters.items()
+    }
 
 
 class TaskPipelines:
@@ -78,7 +93,7 @@ class TaskPipelines:
         own = self._own_scheduler
         if own is None or wanted is None or wanted == type(own).__name__:
             return None if own is None else type(own).from_config(own.config)
-        known = sorted(kind.__name__ for kind in getattr(own, "compatibles", []))
+        known = sorted(kind.__name__ for kind in getattr(own, "compatibles", []) if _same_course(kind, own))
         if wanted in known:
             return getattr(diffusers, wanted).from_config(own.config)
         if required:
@@ -90,17 +105,41 @@ class TaskPipelines:
 
     @property
     def native_size(self) -> tuple[int, int] | None:
-        """Width and height that the model was made for."""
-        base = self.base
-        network = getattr(base, "unet", None) or getattr(base, "transformer", None)
-        edge = getattr(base, "default_sample_size", None) or getattr(
-            getattr(network, "config", None), "sample_size", None
+        """Width and height that the model was made for, else those that its pipeline is made for."""
+        edge = getattr(self.base, "default_sample_size", None) or self._of_network("sample_size")
+        factor = _first_number(self.base, _REDUCTIONS)
+        if edge is not None and factor is not None:
+            high, wide = (edge, edge) if isinstance(edge, int) else edge
+            return int(wide * factor), int(high * factor)
+        defaults = accepted(self.base)
+        high, wide = defaults.get("height"), defaults.get("width")
+        return (wide, high) if isinstance(wide, int) and isinstance(high, int) else None
+
+    @property
+    def step_of_sizes(self) -> int:
+        """Widths and heights must be multiples of it: of the pixels of a latent, and of a patch of latents."""
+        if "use_resolution_binning" in accepted(self.base):
+            return STEP_OF_SIZES  # such a pipeline draws the nearest size that it knows and resizes that
+        processor = getattr(self.base, "image_processor", None)
+        patch = self._of_network("patch_size") or 1
+        reduction = _first_number(self.base, _REDUCTIONS) or 1
+        return math.lcm(
+            STEP_OF_SIZES,
+            getattr(getattr(processor, "config", None), "vae_scale_factor", None) or 1,
+            reduction * (patch if isinstance(patch, int) else patch[-1]),
         )
-        factor = getattr(base, "vae_scale_factor", None)
-        if edge is None or factor is None:
-            return None
-        high, wide = (edge, edge) if isinstance(edge, int) else edge
-        return int(wide * factor), int(high * factor)
+
+    @property
+    def step_of_frames(self) -> int:
+        """Videos have one frame more than a multiple of it."""
+        return _first_number(self.base, _FRAME_REDUCTIONS) or 1
+
+    @property
+    def native_guidance(self) -> float | None:
+        """The guidance that the model's pipeline has when it is not told any."""
+        defaults = accepted(self.base)
+        found = (defaults.get(name) for name in ("guidance_scale", "true_cfg_scale"))
+        return next((float(value) for value in found if isinstance(value, int | float)), None)
 
     def _make(self, task: Task, controlnet: str | None) -> Any:
         extra = {} if controlnet is None else {"controlnet": self._controlnet(controlnet)}
@@ -114,15 +153,35 @@ class TaskPipelines:
             raise NotSupported(
                 f"The model's pipeline ({name}) cannot do '{what}'.", hint="Use another model for it."
             ) from error
+        if controlnet is not None:
+            self._check_fit(pipeline, controlnet, extra["controlnet"])
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def _check_fit(self, pipeline: Any, name: str, network: Any) -> None:
+        """Raise NotSupported where a ControlNet was made for models of another family."""
+        width = self._of_network("cross_attention_dim")
+        kinds = type(pipeline)._get_signature_types()["controlnet"]
+        if type(network) in kinds and getattr(network.config, "cross_attention_dim", width) == width:
+            return
+        others = ", ".join(other for other in self.controlnets() if other != name)
+        raise NotSupported(
+            f"ControlNet '{name}' ({type(network).__name__}) was not made for models like this one "
+            f"({type(self.base).__name__}).",
+            hint=f"Name another one in controlnet_model: {others or 'there is none'}.",
+        )
+
+    def _of_network(self, name: str) -> Any:
+        """A field of the configuration of the network that removes the noise; None without one."""
+        network = getattr(self.base, "unet", None) or getattr(self.base, "transformer", None)
+        return getattr(getattr(network, "config", None), name, None)
 
     def _controlnet(self, name: str) -> Any:
         if name not in self._controlnets:
             path = self.controlnets()[name]
             try:
-                network = ControlNetModel.from_pretrained(
-                    path, dtype=self.base.dtype, use_safetensors=True, local_files_only=True
+                network = AutoModel.from_pretrained(
+                    str(path), dtype=self.base.dtype, use_safetensors=True, local_files_only=True
                 )
             except (OSError, ValueError) as error:
                 raise ModelLoadFailed(
@@ -131,3 +190,16 @@ class TaskPipelines:
                 ) from error
             self._controlnets[name] = network.to(self.base.device)
         return self._controlnets[name]
+
+
+def _same_course(kind: Any, own: Any) -> bool:
+    """Whether a kind of scheduler can follow the course that the model was trained for: a flow needs its own sigmas."""
+    return (
+        not own.config.get("use_flow_sigmas")
+        or "use_flow_sigmas" in inspect.signature(kind.__init__).parameters
+    )
+
+
+def _first_number(pipeline: Any, names: tuple[str, ...]) -> int | None:
+    found = (getattr(pipeline, name, None) for name in names)
+    return next((int(value) for value in found if value), None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import io
 import re
 import shutil
 import wave
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ editing = pytest.mark.parametrize("name", [name for name, family in IMAGES.items
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A server's root with a model of each family."""
     from . import tiny_families as tiny
 
@@ -69,7 +70,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build(folder / "models" / "diffusers_models" / name)
     tiny.controlnet_xl(folder / "models" / "controlnet" / "edges-xl")
     tiny.controlnet_3(folder / "models" / "controlnet" / "edges-3")
-    return folder
+    gc.freeze()  # each unloading collects garbage, and to look through the library itself takes longer than a test
+    yield folder
+    gc.unfreeze()
 
 
 def differs(one: Any, other: Any) -> int:
@@ -204,6 +207,39 @@ async def test_a_scheduler_of_another_kind_is_refused_with_those_that_do(
     assert wanted not in str(refused.value.hint)
 
 
+async def test_weights_in_half_precision_alone_are_found(open_binding: Open, root: Path) -> None:
+    models = root / "models" / "diffusers_models"
+    shutil.copytree(models / "sdxl", models / "halved")
+    for part in ("unet", "vae", "text_encoder"):
+        for file in (models / "halved" / part).glob("*.safetensors"):
+            file.rename(file.with_suffix(".fp16.safetensors"))
+    binding = await open_binding()
+    [whole], [halved] = [await draw(binding, order(model=name)) for name in ("sdxl", "halved")]
+    assert differs(pixels(whole), pixels(halved)) == 0
+
+
+def test_previews_of_xl_are_decoded_in_full_precision(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from lollms_binding_diffusers.previews import preview
+
+    pipeline = DiffusionPipeline.from_pretrained(
+        root / "models" / "diffusers_models" / "sdxl", dtype=torch.float16
+    )
+    used, decode = [], pipeline.vae.decode
+
+    def noticed(latents: Any, **options: Any) -> Any:
+        used.append((latents.dtype, pipeline.vae.dtype))
+        return decode(latents, **options)
+
+    monkeypatch.setattr(pipeline.vae, "decode", noticed)
+    with torch.inference_mode():
+        assert preview(pipeline, torch.ones(1, 4, 8, 8, dtype=torch.float16), 0, (64, 64))
+    assert used == [(torch.float32, torch.float32)]
+    assert pipeline.vae.dtype == torch.float16
+
+
 # --- ControlNet ------------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +311,16 @@ async def test_a_library_that_a_model_needs_is_named(open_binding: Open, root: P
     with pytest.raises(ModelLoadFailed, match="torchsde") as failed:
         await draw(await open_binding(), order("rain", kind="ttm", model="needy"))
     assert "pip install" in str(failed.value.hint)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="sentencepiece is there")
+async def test_a_tokenizer_that_needs_sentencepiece_says_so(open_binding: Open, root: Path) -> None:
+    folder = root / "models" / "diffusers_models" / "pieces"
+    shutil.copytree(folder.parent / "pixart", folder)
+    (folder / "tokenizer" / "tokenizer.json").rename(folder / "tokenizer" / "spiece.model")
+    with pytest.raises(ModelLoadFailed) as failed:
+        await draw(await open_binding(), order(model="pieces"))
+    assert "pip install sentencepiece" in str(failed.value.hint)
 
 
 def test_what_a_pipeline_of_the_library_makes_is_told_by_its_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import time
 import warnings
@@ -17,7 +18,7 @@ from diffusers import AutoModel, DiffusionPipeline
 from lollms_kernel.errors import LollmsError, ModelLoadFailed
 
 from .device import Choice, choose
-from .library import ModelSource, config_folder, has_pickles_only, weights_of
+from .library import ModelSource, config_folder, has_pickles_only, weight_files, weights_of
 from .memory import freeing, is_exhaustion
 from .settings import DiffusersSettings
 from .tasks import TaskPipelines
@@ -116,9 +117,21 @@ def _pipeline(source: ModelSource, settings: DiffusersSettings, choice: Choice) 
     assert source.path is not None
     if source.where == "folder":
         return DiffusionPipeline.from_pretrained(
-            source.path, dtype=dtype, use_safetensors=True, local_files_only=True
+            source.path,
+            dtype=dtype,
+            variant=_variant(source.path),
+            use_safetensors=True,
+            local_files_only=True,
         )
     return _single_file(source.path, settings, dtype)
+
+
+def _variant(folder: Path) -> str | None:
+    """`fp16` where a part of the model lies there in no other precision, as in downloads of half the size."""
+    parts: dict[Path, set[bool]] = {}
+    for file in weight_files(folder):
+        parts.setdefault(file.parent, set()).add(".fp16" in file.name)
+    return "fp16" if {True} in parts.values() else None
 
 
 def _single_file(path: Path, settings: DiffusersSettings, dtype: Any) -> Any:
@@ -200,6 +213,12 @@ def _move(pipeline: Any, choice: Choice) -> None:
         pipeline.to(choice.device)
 
 
+def _needs_sentencepiece(folder: Path) -> bool:
+    """Whether a tokenizer can be read by that library only, and it is missing; what is raised then blames another."""
+    alone = (not (file.parent / "tokenizer.json").is_file() for file in folder.glob("*/spiece.model"))
+    return any(alone) and importlib.util.find_spec("sentencepiece") is None
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
@@ -207,6 +226,8 @@ def _first_line(error: Exception) -> str:
 def _cure(source: ModelSource, error: Exception) -> str:
     if isinstance(error, ImportError):
         return "Install the library that this says the model needs, with `pip install`, where the server is installed."
+    if source.where == "folder" and source.path is not None and _needs_sentencepiece(source.path):
+        return "Its tokenizer is a file of sentencepiece: `pip install sentencepiece protobuf`, where the server is."
     if source.where == "file" and source.path is not None and not config_folder(source.path).is_dir():
         return (
             f"Offline, a single file needs its configuration: a diffusers folder without weights beside it, named "

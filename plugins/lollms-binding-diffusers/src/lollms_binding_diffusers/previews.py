@@ -33,11 +33,25 @@ def preview(pipeline: Any, latents: Any, place: int, size: tuple[int, int] | Non
     if shrink > 1:
         one = torch.nn.functional.interpolate(one, scale_factor=1 / shrink, mode="area")
     shift = getattr(vae.config, "shift_factor", None) or 0
-    decoded = vae.decode((one / scaling + shift).to(vae.dtype), return_dict=False)[0]
+    decoded = _decoded(pipeline, one / scaling + shift)
     picture = processor.postprocess(decoded, output_type="pil")[0]
     target = io.BytesIO()
     picture.convert("RGB").save(target, "JPEG", quality=QUALITY)
     return target.getvalue()
+
+
+def _decoded(pipeline: Any, latents: Any) -> Any:
+    """Latents as pixels; the VAE of XL overflows in half precision, so it decodes in full, as its pipeline does."""
+    vae = pipeline.vae
+    usual = vae.dtype
+    raised = usual == torch.float16 and hasattr(pipeline, "upcast_vae") and vae.config.force_upcast
+    if raised:
+        vae.to(torch.float32)
+    try:
+        return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    finally:
+        if raised:
+            vae.to(usual)
 
 
 def _unpacked(latents: Any, channels: int, rows: int, columns: int) -> Any:

@@ -38,6 +38,7 @@ ROOMS: list[set[str]] = [
         "gguf_header",
         "quantization",
         "processors",
+        "free_memory",
     },
     {
         "gpu",
@@ -89,6 +90,7 @@ PROMISED = {
     "gguf_header",
     "quantization",
     "processors",
+    "free_memory",
 }
 """What plugins may use of the kernel."""
 

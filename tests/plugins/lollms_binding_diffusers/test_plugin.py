@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import lollms_binding_diffusers
-from lollms_binding_diffusers import DiffusersBinding
+from lollms_binding_diffusers import DiffusersBinding, installation
 from lollms_binding_diffusers.device import automatic_threads, choose, place
 from lollms_binding_diffusers.library import DEMONSTRATION
 from lollms_kernel.config.decode import convert
@@ -54,7 +54,7 @@ def test_the_server_process_gets_no_engine() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["torch", "diffusers", "PIL"])
+@pytest.mark.parametrize("module", ["torch", "diffusers", "peft", "PIL"])
 def test_a_missing_engine_is_named_with_its_cure_and_has_no_instance(module: str) -> None:
     said = in_a_fresh_python(
         f"import sys; sys.modules[{module!r}] = None\n"
@@ -109,6 +109,27 @@ def test_requests_of_an_instance_share_one_lease_where_a_gpu_is_used() -> None:
     assert make_binding(DiffusersBinding, {"device": "cpu"}, context).gpu_need(request).required is False
 
 
+@pytest.mark.parametrize(
+    ("devices", "build", "uses"),
+    [
+        (["nvidia0"], "2.13.0", True),
+        (["nvidia3"], "2.13.0", True),
+        (["kfd"], "2.13.0+rocm7", True),
+        (["dxg"], "2.13.0", True),
+        (["nvidiactl", "null"], "2.13.0", False),
+        (["nvidia0"], "2.13.0+cpu", False),
+    ],
+)
+def test_a_gpu_is_seen_by_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], build: str, uses: bool
+) -> None:
+    for name in devices:
+        (tmp_path / name).touch()
+    monkeypatch.setattr("importlib.metadata.version", lambda _: build)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert installation.torch_uses_gpu(tmp_path) is uses
+
+
 GIB = 2**30
 
 
@@ -155,6 +176,12 @@ def test_precision_follows_device_and_settings() -> None:
     assert dtype(fake_torch(cuda=True, bf16=False), use_bf16=True) == "float16"
     assert dtype(fake_torch(cuda=True), use_fp16=False) == "float32"
     assert dtype(fake_torch(cuda=False)) == "float32"
+
+
+def test_the_limit_of_a_container_counts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lollms_binding_diffusers.device.free_memory", lambda: GIB)
+    assert choose(fake_torch(cuda=False), settings(), GIB, GIB).attention_slicing is True
+    assert choose(fake_torch(cuda=True), settings(), GIB, GIB).attention_slicing is False
 
 
 def test_a_device_that_is_not_there_is_refused_with_the_cure() -> None:

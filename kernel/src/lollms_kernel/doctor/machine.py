@@ -7,16 +7,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from ..free_memory import free_memory
 from .findings import Finding
 
 GIB = 2**30
 LITTLE_MEMORY = GIB
 COMPILERS = ("c++", "g++", "clang++", "cl")
-
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def examine_machine() -> Iterator[Finding]:
@@ -37,29 +34,6 @@ def _memory() -> Iterator[Finding]:
         yield Finding("warning", "memory", text, cure)
     else:
         yield Finding("ok", "memory", text)
-
-
-def free_memory() -> int | None:
-    """Bytes that new processes may use, within the limit of a container; None where nobody tells."""
-    limits = [limit for limit in (_available(), _container_rest()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _available() -> int | None:
-    try:
-        lines = _MEMINFO.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _container_rest() -> int | None:
-    """What cgroup version 2 leaves of its limit."""
-    try:
-        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        return None if limit == "max" else max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        return None
 
 
 def _compiler() -> Finding:

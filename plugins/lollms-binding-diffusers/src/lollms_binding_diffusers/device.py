@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from lollms_kernel.errors import ModelLoadFailed
+from lollms_kernel.free_memory import free_memory
 from lollms_kernel.processors import physical_cores
 
 from .settings import DiffusersSettings
@@ -38,7 +38,7 @@ def choose(torch: Any, settings: DiffusersSettings, weights: int, largest: int) 
     device = _device(torch, settings.device)
     dtype = _dtype(torch, settings, device)
     threads = settings.threads or automatic_threads(weights)
-    free = free_memory(torch, device)
+    free = int(torch.cuda.mem_get_info()[0]) if device == "cuda" else free_memory()
     halved = 2 if dtype != "float32" else 1
     placement, sliced = place(device, free, weights // halved, largest // halved)
     return Choice(device=device, dtype=dtype, threads=threads, placement=placement, attention_slicing=sliced)
@@ -61,20 +61,6 @@ def place(device: str, free: int | None, weights: int, largest: int) -> tuple[Pl
 def automatic_threads(weights: int) -> int:
     """One thread for a small model, else one for each physical core that this process may use."""
     return 1 if weights < SMALL_MODEL else physical_cores()
-
-
-def free_memory(torch: Any, device: str) -> int | None:
-    """Bytes that are free on the device; None where nobody says."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _device(torch: Any, wanted: str) -> str:

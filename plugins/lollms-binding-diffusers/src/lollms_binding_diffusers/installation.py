@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lollms_kernel.errors import BindingUnavailable, LollmsError
 
-NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "PIL")
-_GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd")  # NVIDIA, AMD
+NEEDED = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "PIL")
+_GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, either of them seen from WSL 2
 CURE = (
     "Run `make images` in the project folder, or `pip install 'lollms-binding-diffusers[engine]'` "
     "(with the torch build of your GPU installed first; for the CPU: `pip install torch==2.13.0`)."
@@ -27,7 +27,7 @@ def missing_engine() -> LollmsError | None:
     return BindingUnavailable(f"The image engine is not installed: {names} {verb} missing.", hint=CURE)
 
 
-def torch_uses_gpu() -> bool:
+def torch_uses_gpu(devices: Path = Path("/dev")) -> bool:
     """Whether the installed torch can be expected to use a GPU of this machine; neither is asked."""
     try:
         build = metadata.version("torch")
@@ -35,4 +35,4 @@ def torch_uses_gpu() -> bool:
         return False
     if build.endswith("+cpu"):
         return False
-    return sys.platform == "darwin" or any(Path(device).exists() for device in _GPU_DEVICES)
+    return sys.platform == "darwin" or any(any(devices.glob(name)) for name in _GPU_DEVICES)

@@ -117,6 +117,16 @@ class Binding(ABC):
         """Generation parameters for requests that do not set them; they win over the server's own defaults."""
         return {}
 
+    @property
+    def pulse(self) -> int | None:
+        """A number that changes whenever the engine gets on with something; asked in the worker every few seconds.
+
+        By it a worker that is slow (a long step, a long load, a request that waits for others) is told from one that
+        hangs: the latter's pulse stands still for `workers.stall_timeout` while somebody waits. So the engine moves it
+        where it works, never a timer or the event loop. None: the engine cannot tell, and a request counts as hung that
+        yields nothing for that time, or does not end within a few seconds of being cancelled."""
+        return None
+
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
         """Instances (name to settings) that exist when the configuration has no `bindings_map` at all."""

@@ -216,6 +216,27 @@ async def test_a_worker_that_does_not_answer_cancel_is_condemned(
         await caller
 
 
+async def test_a_wait_counts_from_the_last_movement_of_the_pulse(linked: tuple[Link, Peer]) -> None:
+    link, peer = linked
+    caller = asyncio.create_task(link.call("load", "m"))
+    await peer.next()
+
+    async def hear(pulse: int | None) -> tuple[float, float]:
+        """What it waited for in vain, just before and just after the peer has told this pulse."""
+        await asyncio.sleep(0.02)
+        before, received = link.longest_wait()[0], link.received
+        peer.channel.send(Pong(pulse))
+        await until(lambda: link.received > received)
+        return before, link.longest_wait()[0]
+
+    for pulse, moved in ((None, False), (1, True), (1, False), (2, True)):
+        before, after = await hear(pulse)
+        assert (after < before) is moved, pulse
+    link.fail(Fault.of(WorkerCrashed("gone")))
+    with pytest.raises(WorkerCrashed):
+        await caller
+
+
 async def test_failing_ends_everything_under_way_and_what_comes_later(linked: tuple[Link, Peer]) -> None:
     link, _ = linked
     caller = asyncio.create_task(link.call("list_models"))

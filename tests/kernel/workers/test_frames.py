@@ -59,7 +59,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Cancel, ids),
     st.builds(Credit, ids, st.integers(0, 2**31)),
     st.just(Ping()),
-    st.just(Pong()),
+    st.builds(Pong, st.none() | st.integers(0, 2**63 - 1)),
     st.builds(Ready, st.integers(0, 9)),
     st.builds(Chunks, ids, st.lists(chunks, max_size=4).map(pack)),
     st.builds(Result, ids, payloads),

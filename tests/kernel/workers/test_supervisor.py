@@ -13,10 +13,10 @@ import pytest
 
 from lollms_kernel import errors
 from lollms_kernel.config.schema import WorkersConfig
-from lollms_kernel.types import Chunk, Event, TextDelta
+from lollms_kernel.types import Chunk, Event, Finished, TextDelta
 from lollms_kernel.workers.proxy import WorkerBinding
 from lollms_kernel.workers.supervisor import HEALTHY_AFTER, Backoff
-from worker_bindings import FOREVER
+from worker_bindings import FOREVER, PulsingBinding
 from worker_steps import PATIENT, StartWorker, answer, ask, ended, exists, facts, until, until_running
 
 
@@ -196,6 +196,48 @@ async def test_a_reader_that_takes_its_time_is_no_stall(worker: StartWorker) -> 
     assert len(rest) == 500
 
 
+async def test_a_silent_stream_is_no_stall_while_its_engine_gets_on(worker: StartWorker) -> None:
+    binding = worker(PulsingBinding, limits(heartbeat_interval=0.1, stall_timeout=1.5))
+
+    assert await answer(binding, ask("work", seconds=3.0)) == [Finished()]
+    assert binding.restarts == 0
+
+
+async def test_leaving_in_a_long_step_waits_for_its_end_and_costs_others_nothing(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lollms_kernel.workers.link.CANCEL_GRACE", 0.2)
+    binding = worker(PulsingBinding)
+    other = asyncio.create_task(answer(binding, ask("work", seconds=2.0)))
+    leaver = asyncio.create_task(answer(binding, ask("work", seconds=1.0)))
+    await until_running(binding, 2)
+
+    leaver.cancel()
+    await asyncio.wait([leaver])
+
+    assert leaver.cancelled()
+    assert (await facts(binding))["running"] == 1  # its lease would have been given back too early otherwise
+    assert await other == [Finished()]
+    assert binding.restarts == 0
+
+
+async def test_an_engine_that_stands_still_is_a_hang_for_who_waits_and_for_who_left(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lollms_kernel.workers.link.CANCEL_GRACE", 0.1)
+    binding = worker(PulsingBinding, limits(heartbeat_interval=0.1, stall_timeout=0.5))
+
+    _, error = await read_until_error(binding, "stand_still")
+    assert type(error) is errors.WorkerHung
+    assert "gave nothing for 'generate'" in error.message
+
+    chunks = binding.generate(ask("stand_still"))
+    await anext(chunks)
+    async with asyncio.timeout(60):
+        await chunks.aclose()
+    await until(lambda: binding.restarts == 2)
+
+
 async def test_a_start_that_takes_too_long_is_ended(worker: StartWorker) -> None:
     binding = worker(limits=limits(start_timeout=1.0), open_delay=FOREVER)
 
@@ -251,7 +293,7 @@ async def test_streams_under_way_are_told_that_the_worker_was_stopped(worker: St
 
     await binding.unload()
 
-    with pytest.raises(errors.BindingUnavailable, match="was stopped"):
+    with pytest.raises(errors.BindingUnavailable, match="was stopped: its model was unloaded"):
         await stream
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -236,6 +237,34 @@ class GiftedBinding(ScriptedBinding):
 
     async def embed(self, texts: list[str], model: str | None) -> list[list[float]]:
         return [[float(len(text)), 0.5] for text in texts]
+
+
+class PulsingBinding(ScriptedBinding):
+    """One whose engine can be seen to get on."""
+
+    type_name: ClassVar[str] = "pulsing_binding"
+    stands_still: bool = False
+
+    @property
+    def pulse(self) -> int | None:
+        return 0 if self.stands_still else time.monotonic_ns()
+
+    async def _work(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Say nothing for `seconds`, and do not let go before, as in the middle of a long step."""
+        end = time.monotonic() + request.parameters["seconds"]
+        while (left := end - time.monotonic()) > 0:
+            try:
+                await asyncio.sleep(left)
+            except asyncio.CancelledError:
+                continue
+        yield Finished()
+
+    async def _stand_still(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """A step that never ends, whatever one does."""
+        self.stands_still = True
+        async with aclosing(self._refuse_to_stop(request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 class Unimportable:

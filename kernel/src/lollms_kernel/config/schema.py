@@ -368,7 +368,13 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
         float, Meta(gt=0, le=_DAY, description="Silence after which a worker counts as hung and is killed.")
     ] = 10.0
     stall_timeout: Annotated[
-        float, Meta(gt=0, le=_DAY, description="A request that yields nothing for so long is hung as well.")
+        float,
+        Meta(
+            gt=0,
+            le=_DAY,
+            description="A request that yields nothing for so long is hung as well, unless its engine can be seen to"
+            " get on.",
+        ),
     ] = 600.0
     start_timeout: Annotated[float, Meta(gt=0, le=_DAY, description="Longest start of a worker.")] = 60.0
     restart_delay: Annotated[

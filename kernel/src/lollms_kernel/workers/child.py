@@ -62,6 +62,7 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, asyncio.Task[Any]] = {}
         self._allowances: dict[int, Allowance] = {}
+        self._closing = False
         self._gone = asyncio.Event()
         self._channel = Channel(self._receive, self._lost)
 
@@ -85,7 +86,7 @@ class Host:
             case Credit(id=id, count=count) if id in self._allowances:
                 self._allowances[id].grant(count)
             case Ping():
-                self._channel.send(Pong())
+                self._channel.send(Pong(None if self._binding is None else self._binding.pulse))
             case _:
                 pass  # for a call that has ended meanwhile
 
@@ -121,8 +122,9 @@ class Host:
         """Tell how a call ended; this also is the word that nothing of it runs any more."""
         del self._calls[call.id], self._allowances[call.id]
         if task.cancelled():
-            fault = Fault.of(BindingUnavailable(f"'{call.method}' was stopped before it had ended."))
-            self._channel.send(Raised(call.id, fault))
+            if not self._closing:  # else the end of this process answers: the server knows why
+                fault = Fault.of(BindingUnavailable(f"'{call.method}' was stopped before it had ended."))
+                self._channel.send(Raised(call.id, fault))
         elif (error := task.exception()) is not None:
             if not isinstance(error, LollmsError):
                 logger.error("'%s' failed", call.method, exc_info=error)
@@ -146,6 +148,7 @@ class Host:
 
     async def _close(self) -> None:
         """Stop every other call, then close the binding."""
+        self._closing = True
         running = [task for task in self._calls.values() if task is not asyncio.current_task()]
         for task in running:
             task.cancel()

@@ -18,7 +18,7 @@ from .faults import Fault
 MAX_FRAME = 256 * 1024 * 1024
 """Bytes that a frame may have, in both directions."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of all this; both ends must agree."""
 
 _HEADER = struct.Struct(">I")
@@ -63,7 +63,9 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
 
 
 class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
-    """It turns."""
+    """It turns; `pulse` is what the binding says of its engine (`Binding.pulse`)."""
+
+    pulse: int | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):

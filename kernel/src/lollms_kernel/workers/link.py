@@ -24,6 +24,7 @@ from .frames import (
     FrameError,
     FrameTooLarge,
     Ping,
+    Pong,
     Raised,
     Ready,
     Result,
@@ -34,7 +35,7 @@ from .methods import METHODS, chunks_of
 WINDOW = 64
 """Chunks that a stream may be ahead of whoever reads it; the worker's generator pauses there."""
 CANCEL_GRACE = 5.0
-"""Seconds that a worker has to stop a cancelled call."""
+"""Seconds that a worker has to stop a cancelled call; one that tells its engine's pulse has as long as that moves."""
 
 
 class Pending:
@@ -147,6 +148,8 @@ class Link:
         """Done when the connection has ended, with the reason; None: the worker closed it."""
         self.received = 0
         """Frames so far: each is a sign of life."""
+        self._pulse: int | None = None
+        self._pulse_moved = 0.0
 
     def begin(self, method: str, *arguments: object) -> Pending:
         """Make a call that goes on whether or not somebody waits for its value."""
@@ -174,10 +177,15 @@ class Link:
         self.channel.send(Ping())
 
     def longest_wait(self) -> tuple[float, str]:
-        """For how many seconds somebody has waited in vain for something to come, and for which method."""
+        """For how many seconds somebody has waited in vain for something to come, and for which method.
+
+        A movement of the engine's pulse is something for everybody: whom it does not serve waits behind others.
+        """
         now = self._loop.time()
         waits = (
-            (now - p.waiting_since, p.method) for p in self._pending.values() if p.waiting_since is not None
+            (now - max(p.waiting_since, self._pulse_moved), p.method)
+            for p in self._pending.values()
+            if p.waiting_since is not None
         )
         return max(waits, default=(0.0, ""))
 
@@ -196,8 +204,8 @@ class Link:
         if pending.outcome.done():
             return
         self.channel.send(Cancel(pending.id))
-        reason = f"did not stop '{pending.method}' within {CANCEL_GRACE:g} s of being told to"
-        pending.overdue = self._loop.call_later(CANCEL_GRACE, self._condemn, reason)
+        pending.waiting_since = self._loop.time()
+        pending.overdue = self._loop.call_later(CANCEL_GRACE, self._late, pending)
         cancelled: asyncio.CancelledError | None = None
         while not pending.outcome.done():
             try:
@@ -206,6 +214,11 @@ class Link:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+    def _late(self, pending: Pending) -> None:
+        """A cancelled call goes on. With a pulse it may be a long step, which the watchdog tells from a hang."""
+        if self._pulse is None:
+            self._condemn(f"did not stop '{pending.method}' within {CANCEL_GRACE:g} s of being told to")
 
     def _send(self, pending: Pending, arguments: tuple[object, ...]) -> None:
         if self._fault is not None:
@@ -234,6 +247,8 @@ class Link:
                     pending.settle(outcome)
             case Ready(protocol=protocol) if protocol != PROTOCOL:
                 self._condemn(f"speaks version {protocol} of the worker protocol and not {PROTOCOL}")
+            case Pong(pulse=pulse) if pulse != self._pulse:
+                self._pulse, self._pulse_moved = pulse, self._loop.time()
             case _:
                 pass  # a Pong has done its work by arriving
 

@@ -95,12 +95,14 @@ class Worker:
         assert self._watching is not None
         return await asyncio.shield(self._watching)
 
-    async def stop(self) -> None:
-        """End the process: by asking, then by SIGTERM, then by SIGKILL, each for a bounded time."""
+    async def stop(self, why: str) -> None:
+        """End the process: by asking, then by SIGTERM, then by SIGKILL, each for a bounded time.
+
+        Whatever is under way then ends with an error that says why."""
         assert self._watching is not None
         self._watchdog.stop()
         if self._verdict is None:
-            self._verdict = stopped(self.name)
+            self._verdict = stopped(self.name, why)
             with suppress(LollmsError):  # it may have died meanwhile
                 self.link.begin("close")
         for seconds, then in (
@@ -189,7 +191,7 @@ class Worker:
         if self._watching is None:
             self.link.channel.abort()
             return
-        self._verdict = self._verdict or stopped(self.name)
+        self._verdict = self._verdict or stopped(self.name, "it did not start")
         self._signal(signal.SIGKILL)
         await asyncio.wait([self._watching], timeout=KILL_GRACE)
 
@@ -216,9 +218,10 @@ class Worker:
         return timer
 
 
-def stopped(name: str) -> Fault:
+def stopped(name: str, why: str) -> Fault:
     """What is told to those who wait for a worker that is stopped on purpose."""
-    return Fault.of(BindingUnavailable(f"The worker of '{name}' was stopped.", retry_after=1.0))
+    message = f"The worker of '{name}' was stopped: {why}."
+    return Fault.of(BindingUnavailable(message, hint="Send the request again.", retry_after=1.0))
 
 
 def _kill_group(pid: int) -> None:

@@ -24,6 +24,7 @@ State = Literal["stopped", "starting", "ready", "backoff"]
 
 HEALTHY_AFTER = 60.0
 """Seconds of work after which an earlier crash does not count any more."""
+UNLOADED = "its model was unloaded"
 _LEAST_DELAY = 0.05
 """What a first pause of nothing grows from."""
 
@@ -80,6 +81,7 @@ class Supervisor:
         """The line to the worker as soon as there is one, or why there will be none."""
         self._restart_at = 0.0
         self._stopping = False
+        self._why_stopped = UNLOADED
         self._closed = False
 
     @property
@@ -111,20 +113,20 @@ class Supervisor:
             raise outcome.error()
         return outcome
 
-    async def stop(self) -> None:
-        """End the worker; the next call starts another."""
+    async def stop(self, why: str = UNLOADED) -> None:
+        """End the worker; the next call starts another. Whatever is under way ends with an error that says why."""
         keeper = self._keeper
         if keeper is None:
             return
         if not self._stopping:
-            self._stopping = True
+            self._stopping, self._why_stopped = True, why
             keeper.cancel()
         await asyncio.wait([keeper])
 
     async def close(self) -> None:
         """End the worker for good."""
         self._closed = True
-        await self.stop()
+        await self.stop("its instance was changed or removed, or the server stops")
 
     # --- the keeper -------------------------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class Supervisor:
         try:
             await worker.wait()
         except asyncio.CancelledError:
-            await worker.stop()
+            await worker.stop(self._why_stopped)
             raise
 
     async def _restart(self) -> Worker:
@@ -192,7 +194,7 @@ class Supervisor:
         error = None if keeper.cancelled() else keeper.exception()
         if error is not None:
             logger.error("worker %s is not kept any more", self._name, exc_info=error)
-        self._settle(Fault.of(error) if error is not None else stopped(self._name))
+        self._settle(Fault.of(error) if error is not None else stopped(self._name, self._why_stopped))
 
     def _report(self, error: LollmsError) -> None:
         facts = {

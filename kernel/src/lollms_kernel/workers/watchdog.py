@@ -1,4 +1,10 @@
-"""Finds out that a worker hangs: no sign of life, or nothing for a call that somebody waits for."""
+"""Finds out that a worker hangs: no sign of life, or nothing for a call that somebody waits for.
+
+Two kinds of life are told apart. That the event loop turns is said by whatever arrives, and by the answer to a ping if
+nothing else does; it says nothing of the engine, whose threads may be stuck for ever. That the engine gets on is said
+by the chunks of a stream, and by the pulse that comes with that answer where the binding has one (`Binding.pulse`):
+then requests may wait for each other, load or draw for longer than `stall_timeout`, and take as long to stop.
+"""
 
 from __future__ import annotations
 

@@ -98,6 +98,32 @@ def test_a_file_is_sent_along(workplace: Workplace) -> None:
     ]
 
 
+def test_a_file_has_the_role_that_is_given(workplace: Workplace) -> None:
+    workplace.configure({"told": {"echo_system": True, "input_modalities": ["text", "image"]}})
+    for name in ("cat.png", "mask.png", "mask_image=cat.png"):
+        (workplace.root / name).write_bytes(PNG)
+
+    words = ("--attach", "cat.png", "--attach", "mask_image=mask.png", "--attach", "mask_image=cat.png")
+    done = workplace.lollms("generate", "What is it?", *words)
+
+    assert [item["role"] for item in received(done.stdout)["media"]] == [
+        "input_image", "mask_image", "input_image",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(workplace: Workplace) -> None:
+    done = workplace.lollms("generate", "Hi", "--attach", "mask_image=gone.png")
+
+    assert done.returncode == 2
+    assert "'gone.png' does not exist" in done.stderr
+
+
+def test_previews_are_asked_for_where_there_are_pictures(workplace: Workplace) -> None:
+    workplace.configure({"told": {"echo_system": True}})
+
+    assert "previews" not in received(workplace.lollms("generate", "Hi", "--preview").stdout)["parameters"]
+
+
 def test_a_parameter_without_a_value_is_a_usage_error(workplace: Workplace) -> None:
     done = workplace.lollms("generate", "Hi", "--param", "temperature")
 

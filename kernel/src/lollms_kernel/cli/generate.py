@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from ..errors import InvalidRequest, LollmsError
 from ..types import GENERATION_TYPES, Media, Output
@@ -21,8 +23,9 @@ from .conversation import Conversation, read_lines
 from .tables import format_json
 
 _TEXT_MAKERS = ("ttt", "stt")
-PREVIEW_EVERY = 5
-"""Steps between two previews of a picture."""
+_PICTURE_MAKERS = ("tti", "i2i")
+_PREVIEWS = {"previews": 5}
+"""What --preview asks for: one after every so many steps."""
 _MEDIA = ("image", "audio", "video")
 
 
@@ -44,6 +47,28 @@ class Parameter(click.ParamType[tuple[str, Any]]):
             return key, text
 
 
+class Attachment(click.ParamType[tuple[str | None, Path]]):
+    """`[ROLE=]FILE`; a file whose own name looks like that is still found."""
+
+    name = "[role=]file"
+    _file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str | None, Path]:
+        """The role, None where the file's type says it, and the file."""
+        found = re.fullmatch(r"([a-z_]+)=(.+)", str(value))
+        if found is None or Path(value).exists():
+            return None, Path(os.fsdecode(self._file.convert(value, param, ctx)))
+        return found[1], Path(os.fsdecode(self._file.convert(found[2], param, ctx)))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Files; a shell completes them itself."""
+        return self._file.shell_complete(ctx, param, incomplete)
+
+
 @click.command()
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
 @options.answerer
@@ -61,10 +86,11 @@ class Parameter(click.ParamType[tuple[str, Any]]):
 @click.option(
     "--attach",
     "attachments",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Attachment(),
     multiple=True,
-    metavar="FILE",
-    help="An image, sound, video or document to send along; repeatable.",
+    metavar="[ROLE=]FILE",
+    help="An image, sound, video or document to send along; repeatable. ROLE says what else than the input it is: "
+    "mask_image, controlnet_image.",
 )
 @click.option(
     "--stream/--no-stream", default=True, help="Print text as it comes (default) or when it is whole."
@@ -93,7 +119,7 @@ def generate(
     config_dir: Path,
     generation_type: str,
     parameters: tuple[tuple[str, Any], ...],
-    attachments: tuple[Path, ...],
+    attachments: tuple[tuple[str | None, Path], ...],
     stream: bool,
     preview: bool | None,
     as_json: bool,
@@ -112,9 +138,12 @@ def generate(
         raise click.BadParameter(f"there is no folder '{output.parent}'.", param_hint="--output")
     request = Conversation(personality, model, binding, system).ask(
         _question(prompt),
-        media=tuple(map(_read_media, attachments)),
+        media=tuple(_read_media(role, file) for role, file in attachments),
         generation_type=generation_type,
-        parameters={**({"previews": PREVIEW_EVERY} if preview else {}), **dict(parameters)},
+        parameters={
+            **(_PREVIEWS if preview and generation_type in _PICTURE_MAKERS else {}),
+            **dict(parameters),
+        },
     )
     streaming = stream and not as_json and output is None
     answer, screen = Answer(), Screen(text=streaming, pictures=preview is not False)
@@ -150,12 +179,12 @@ def _stdin_is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def _read_media(file: Path) -> Media:
+def _read_media(role: str | None, file: Path) -> Media:
     mime_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     kind = mime_type.partition("/")[0]
     if kind not in _MEDIA:
         kind = "document"
-    return Media(kind, f"input_{kind}", file.read_bytes(), mime_type, {"filename": file.name})
+    return Media(kind, role or f"input_{kind}", file.read_bytes(), mime_type, {"filename": file.name})
 
 
 # --- writing the answer -----------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ OUTPUT_OF = {
 }
 """Generation type to the modality that it makes."""
 
+ROLES = {
+    "image": ("input_image", "mask_image", "controlnet_image"),
+    "audio": ("input_audio",),
+    "video": ("input_video",),
+    "document": ("input_document",),
+}
+"""The usual roles of each type of input; bindings may know more."""
+
 
 class Generation:
     """What a personality calls to reach a binding; counts where the time went."""
@@ -141,8 +149,10 @@ def check_inputs(request: GenerateRequest, binding: Binding, info: ModelInfo) ->
                 hint=f"Model '{info.name}' takes: {', '.join(info.input_modalities)}.",
             )
         if not binding.supports_role(item.type, item.role):
+            known = [role for role in ROLES.get(item.type, ()) if binding.supports_role(item.type, role)]
             raise UnsupportedInput(
-                f"Binding instance '{binding.name}' does not support input type '{item.type}' with role '{item.role}'."
+                f"Binding instance '{binding.name}' does not support input type '{item.type}' with role '{item.role}'.",
+                hint=f"It takes the roles: {', '.join(known)}." if known else None,
             )
 
 

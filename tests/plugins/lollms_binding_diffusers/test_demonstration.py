@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import pytest
 import socketio
 from PIL import Image
@@ -223,6 +224,60 @@ def test_the_openai_route_draws_with_it(server: ServerProcess) -> None:
     ]
     assert [picture.shape for picture in pictures] == [(128, 128, 3)] * 2
     assert read(pictures[0]).colour == "purple"
+
+
+def test_it_says_that_it_cannot_paint_a_part_anew(server: ServerProcess) -> None:
+    from .conftest import png
+
+    files = {"image": ("a.png", png(), "image/png"), "mask": ("m.png", png(), "image/png")}
+    asked = {"prompt": "a red ring on blue"}
+    answer = httpx.post(f"{server.url}/v1/images/edits", data=asked, files=files, timeout=LIMIT)
+    assert answer.status_code == 501
+    assert "cannot paint a part" in answer.json()["error"]["message"]
+
+
+def test_openai_streams_as_many_previews_as_were_asked_for(server: ServerProcess) -> None:
+    wanted: dict[str, Any] = {"partial_images": 3, "extra_body": {"seed": 7}}
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=LIMIT, max_retries=0) as client:
+        events = list(
+            client.images.generate(model="images", prompt="a red ring on blue", stream=True, **wanted)
+        )
+    previews = [event for event in events if event.type == "image_generation.partial_image"]
+    assert 1 <= len(previews) <= 3
+    assert [event.partial_image_index for event in previews] == list(range(len(previews)))
+    assert events[-1].type == "image_generation.completed"
+
+
+def test_the_openai_route_tells_what_had_no_effect(server: ServerProcess) -> None:
+    asked: dict[str, Any] = {
+        "prompt": "a red ring on blue, at the top, and a great many words that nobody will ever read", "steps": 3,
+        "scheduler": "DDIM", "lora_scale": 0.5, "controlnet_scale": 0.5, "previews": 1, "style": "vivid",
+    }  # fmt: skip
+    answer = httpx.post(f"{server.url}/v1/images/generations", json=asked, timeout=LIMIT).json()
+    told = {notice["code"]: notice["details"] for notice in answer["notices"]}
+    assert told["parameters_ignored"]["names"] == ["controlnet_scale", "lora_scale", "previews", "style"]
+    assert told["prompt_truncated"]["lost"].endswith("ever read")
+    with Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))) as picture:
+        assert (picture.text["steps"], picture.text["scheduler"]) == ("3", "DDIMScheduler")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [({"partial_images": 2}, "partial_images"), ({"size": "64x64", "width": 128}, "width")],
+)
+def test_the_openai_route_refuses_what_cannot_be(
+    server: ServerProcess, wrong: dict[str, Any], field: str
+) -> None:
+    asked = {"prompt": "a red ring on blue", **wrong}
+    answer = httpx.post(f"{server.url}/v1/images/generations", json=asked, timeout=LIMIT)
+    assert answer.status_code == 400
+    assert f"Field '{field}'" in answer.json()["error"]["message"]
+
+
+def test_words_beyond_the_end_are_told_in_the_metadata(server: ServerProcess) -> None:
+    asked = body("a red ring on blue, at the top, and a great many words that nobody will ever read")
+    answer = httpx.post(f"{server.url}/api/v1/generate", json=asked, timeout=LIMIT).json()
+    assert "prompt_truncated" in json.dumps(answer)
 
 
 def test_the_command_writes_a_picture(server: ServerProcess, tmp_path: Path) -> None:

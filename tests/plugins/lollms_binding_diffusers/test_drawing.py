@@ -162,7 +162,7 @@ async def test_progress_comes_with_each_step_and_previews_where_they_are_asked_f
 async def test_who_wants_no_progress_gets_none(open_binding: Open) -> None:
     asked = msgspec.structs.replace(order(previews=1), want_progress=False)
     chunks = await chunks_of(await open_binding(), asked)
-    assert [type(chunk) for chunk in chunks] == [Output, Finished]
+    assert [type(chunk) for chunk in chunks] == [Notice, Output, Finished]
 
 
 async def test_what_has_no_effect_is_told(open_binding: Open) -> None:
@@ -201,6 +201,35 @@ async def test_an_image_of_another_size_is_resized_and_that_is_told(open_binding
     assert notices == ["input_resized"]
     [output] = outputs_of(chunks)
     assert output.metadata["size"] == "96x128"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "size"),
+    [({"width": 128}, (128, 96)), ({"height": 144}, (192, 144)), ({"width": 64, "height": 64}, (64, 64))],
+)
+async def test_one_edge_is_enough_to_keep_the_shape_of_an_image(
+    open_binding: Open, wanted: dict[str, int], size: tuple[int, int]
+) -> None:
+    [output] = await draw(await open_binding(), order("a cat", image(size=(96, 72)), kind="i2i", **wanted))
+    assert Image.open(io.BytesIO(output.data)).size == size
+
+
+async def test_an_edge_that_follows_must_not_be_too_large(open_binding: Open) -> None:
+    given = image(size=(64, 192))
+    with pytest.raises(InvalidRequest, match="128×384") as refused:
+        await draw(await open_binding(max_size=256), order("a cat", given, kind="i2i", width=128))
+    assert "256" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("steps", [3, 7, 30, 150])
+async def test_the_least_strength_that_is_told_is_enough(open_binding: Open, steps: int) -> None:
+    binding = await open_binding()
+    wanted: dict[str, Any] = {"kind": "i2i", "num_inference_steps": steps}
+    with pytest.raises(InvalidRequest, match="strength") as refused:
+        await draw(binding, order("a cat", image(), strength=0.001, **wanted))
+    told = float(str(refused.value.hint).rstrip(".").rsplit(" ", 1)[-1])
+    [output] = await draw(binding, order("a cat", image(), strength=told, **wanted))
+    assert output.metadata["strength"] == told
 
 
 async def test_a_mask_says_what_is_painted_anew(open_binding: Open) -> None:

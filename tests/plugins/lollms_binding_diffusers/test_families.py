@@ -98,7 +98,7 @@ async def test_a_family_draws_from_text_and_says_how(open_binding: Open, name: s
     facts = output.metadata
     assert (facts["model"], facts["size"], facts["steps"], facts["seed"]) == (name, "64x96", 3, 1)
     assert (facts["scheduler"], facts["guidance_scale"]) == (family.scheduler, family.guidance)
-    assert notices_of(chunks) == []
+    assert notices_of(chunks) == ([] if family.preview else ["parameters_ignored"])
     assert (await binding.get_model_info(name)).details["pipeline"] == family.pipeline
     assert (steps_of(chunks)[-1].step, steps_of(chunks)[-1].total) == (3, 3)
     shown = [step.preview for step in steps_of(chunks) if step.preview is not None]
@@ -123,7 +123,16 @@ async def test_everything_in_a_request_matters_and_nothing_else(open_binding: Op
 
 async def test_a_negative_prompt_without_effect_is_told(open_binding: Open) -> None:
     chunks = await chunks_of(await open_binding(), order(model="flux", negative_prompt="ugly", **SIZE))
-    assert notices_of(chunks) == ["negative_prompt_ignored"]
+    assert notices_of(chunks) == ["parameters_ignored"]
+    assert "negative_prompt" not in outputs_of(chunks)[0].metadata
+
+
+async def test_what_one_text_encoder_loses_and_another_reads_is_told(open_binding: Open) -> None:
+    chunks = await chunks_of(await open_binding(), order("abcdefghijklmnopq", model="sd3", **SIZE))
+    [notice] = [chunk for chunk in chunks if isinstance(chunk, Notice)]
+    assert notice.details["tokenizers"] == ["tokenizer", "tokenizer_2"]
+    assert (notice.details["read"], notice.details["lost"]) == (14, "opq")
+    assert "tokenizer_3 reads all of it" in notice.message
 
 
 @every

@@ -16,6 +16,7 @@ from lollms_binding_diffusers.input_images import read_image, read_inputs
 from lollms_binding_diffusers.parameters import read_parameters
 from lollms_kernel.contracts import BindingContext
 from lollms_kernel.errors import InvalidRequest, LollmsError, PayloadTooLarge, UnsupportedInput
+from lollms_kernel.pipeline import check_inputs
 from lollms_kernel.testing.binding_contract import make_binding
 from lollms_kernel.types import Media
 
@@ -129,6 +130,34 @@ def test_prompts_that_are_empty_or_endless_are_refused(prompt: str) -> None:
         read_parameters({}, prompt, make_settings())
 
 
+@pytest.mark.parametrize(
+    "both",
+    [
+        {"size": "64x64", "width": 128},
+        {"size": "64x64", "image_size": "64x128"},
+        {"num_inference_steps": 2, "steps": 3},
+        {"guidance_scale": 2, "cfg_scale": 3},
+        {"n": 1, "num_images": 2},
+        {"audio_length_in_s": 1, "duration": 2},
+    ],
+    ids=str,
+)
+def test_two_names_of_one_thing_must_say_the_same(both: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="both say") as refused:
+        read_parameters(both, "a cat", make_settings())
+    assert all(f"parameters.{name}" in str(refused.value) for name in both)
+    assert refused.value.hint == "Give one of them."
+
+
+def test_the_second_name_of_a_thing_is_checked_too() -> None:
+    with pytest.raises(InvalidRequest, match=r"parameters\.steps"):
+        read_parameters({"num_inference_steps": 2, "steps": True}, "a cat", make_settings())
+    wanted = read_parameters(
+        {"size": "64x72", "width": 64, "steps": 2.0, "num_inference_steps": 2}, "x", make_settings()
+    )
+    assert (wanted.width, wanted.height, wanted.steps) == (64, 72, 2)
+
+
 def test_what_other_clients_call_things_is_understood() -> None:
     wanted = read_parameters(
         {
@@ -166,6 +195,52 @@ def test_roles_of_other_bindings_are_known() -> None:
     assert found.initial.mode == "RGB"
     assert found.mask.mode == "L"
     assert found.control is not None
+
+
+def see_through(alpha: list[int], colour: tuple[int, int, int] = (0, 0, 0), **fields: Any) -> Media:
+    """An image of 64×64 in one colour, in as many columns as `alpha` has values."""
+    picture = Image.new("RGBA", (64, 64), (*colour, 255))
+    columns = Image.new("L", (len(alpha), 1))
+    columns.putdata(alpha)
+    picture.putalpha(columns.resize((64, 64), Image.Resampling.NEAREST))
+    target = io.BytesIO()
+    picture.save(target, "PNG")
+    return Media("image", fields.pop("role", "mask_image"), target.getvalue(), "image/png", fields)
+
+
+@pytest.mark.parametrize(
+    ("mask", "left", "right"),
+    [
+        (see_through([0, 255]), 255, 0),
+        (see_through([0, 255], (255, 255, 255)), 255, 0),
+        (see_through([55, 255]), 200, 0),
+        (see_through([255, 255], (255, 255, 255)), 255, 255),
+        (see_through([255, 255]), 0, 0),
+    ],
+)
+def test_what_is_transparent_in_a_mask_is_painted_anew(mask: Media, left: int, right: int) -> None:
+    found = read_inputs(order("x", image(), mask, kind="i2i"), 16).mask
+    assert (found.getpixel((0, 0)), found.getpixel((63, 63))) == (left, right)
+
+
+def test_what_is_transparent_in_the_image_is_a_mask_where_its_sender_says_so() -> None:
+    given = see_through([0, 255], role="input_image", alpha_is_mask=True)
+    found = read_inputs(order("x", given, kind="i2i"), 16)
+    assert (found.initial.mode, found.mask.getpixel((0, 0)), found.mask.getpixel((63, 0))) == ("RGB", 255, 0)
+    both = read_inputs(order("x", given, see_through([255, 0]), kind="i2i"), 16)
+    assert both.mask.getpixel((0, 0)) == 0
+    plain = see_through([0, 255], role="input_image")
+    assert read_inputs(order("x", plain, kind="i2i"), 16).mask is None
+
+
+async def test_a_misspelt_role_is_refused(open_binding: Open) -> None:
+    binding = await open_binding()
+    request = order("x", image("controlnt_image"))
+    with pytest.raises(UnsupportedInput, match="controlnt_image") as refused:
+        check_inputs(request, binding, await binding.get_model_info("tiny"))
+    assert refused.value.hint == "It takes the roles: input_image, mask_image, controlnet_image."
+    for role in ("input_image", "image", "mask", "mask_image", "control_image", "controlnet_image"):
+        check_inputs(order("x", image(role)), binding, await binding.get_model_info("tiny"))
 
 
 def make_settings(**settings: Any) -> Any:

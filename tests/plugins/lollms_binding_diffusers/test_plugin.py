@@ -85,7 +85,7 @@ def test_the_published_settings_are_there_with_their_defaults() -> None:
         "default_model": None, "models_folder": "models/diffusers_models/",
         "controlnet_models_folder": "models/controlnet/", "device": "auto", "use_fp16": True, "use_bf16": False,
         "scheduler_type": "DPMSolverMultistepScheduler", "vae_path": None, "lora_paths": [],
-        "controlnet_model_paths": [], "enable_safety_checker": True, "use_compel": False, "default_strength": 0.8,
+        "controlnet_model_paths": [], "enable_safety_checker": None, "use_compel": False, "default_strength": 0.8,
         "default_controlnet_scale": 0.75,
     }  # fmt: skip
     assert {name: getattr(settings, name) for name in published} == published

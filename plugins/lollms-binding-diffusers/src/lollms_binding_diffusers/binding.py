@@ -24,7 +24,7 @@ from lollms_kernel.types import (
 from .encoding import encode
 from .engine import Engine
 from .environment import prepare
-from .input_images import read_inputs
+from .input_images import IMAGE_ROLES, read_inputs
 from .installation import missing_engine, torch_uses_gpu
 from .job import Job, Order
 from .library import DEMONSTRATION, Library, ModelSource, describe
@@ -95,6 +95,10 @@ class DiffusersBinding(Binding):
     def unavailable_reason(cls) -> LollmsError | None:
         """Whether torch, diffusers or something that they need is missing."""
         return missing_engine()
+
+    def supports_role(self, media_type: str, role: str) -> bool:
+        """An image to change, its mask, or a control image."""
+        return media_type != "image" or role in IMAGE_ROLES
 
     def gpu_need(self, request: GenerateRequest) -> GpuNeed:
         """The GPU where one is used; requests of this instance share the lease, since they are drawn together."""
@@ -169,7 +173,7 @@ class DiffusersBinding(Binding):
             engine.withdraw(job)
             await job.ended.wait()
         outputs = [await asyncio.to_thread(encode, piece, result, wanted) for piece in result.made]
-        for notice in (*wanted.notices, *result.notices):
+        for notice in result.notices:
             yield notice
         for output in outputs:
             yield output

@@ -10,17 +10,19 @@ from typing import Any
 import msgspec
 import torch
 
-from lollms_kernel.errors import InvalidRequest, NotSupported
+from lollms_kernel.errors import NotSupported
 from lollms_kernel.types import Notice, Progress
 
 from .job import Job, Made, Order, Result
 from .library import ModelSource
 from .loading import LoadedModel
 from .memory import freeing
-from .parameters import DEFAULT_GUIDANCE, DEFAULT_STEPS, Wanted
-from .previews import preview
+from .plan import Plan, guidance_name, make_plan
+from .previews import is_shown, preview
 from .settings import DiffusersSettings
-from .tasks import Task, accepted
+from .tasks import accepted
+from .truncation import truncations
+from .without_effect import ignored, unused_parameters
 
 BLACK_OUT = "The safety checker hid {hidden} of {count} images; they are black."
 
@@ -34,21 +36,6 @@ class Item(msgspec.Struct, frozen=True):
 
     job: Job
     seed: int
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the pipeline is called with, the same for every picture of a batch."""
-
-    pipeline: Any
-    arguments: dict[str, Any]
-    facts: dict[str, Any]
-    notices: list[Notice]
-    drawn_size: tuple[int, int] | None = None
-    """Width and height of what the pipeline makes; None: sounds have none."""
-    final_size: tuple[int, int] | None = None
-    """What pictures are enlarged or reduced to afterwards."""
-    frames: int | None = None
-    """Frames that are kept of a video."""
 
 
 def draw(
@@ -66,6 +53,7 @@ def draw(
     ]
     groups = [items[first : first + settings.max_batch] for first in range(0, len(items), settings.max_batch)]
     made: dict[Job, list[Made]] = {job: [] for job in jobs}
+    blind = False
     started = time.perf_counter()
     for number, group in enumerate(groups):
         watch = Watch(plan, group, number, len(groups), closing)
@@ -79,13 +67,15 @@ def draw(
             answer = freeing("drawing", partial(plan.pipeline, **called_with))
         for item, piece in zip(group, _pieces(answer, model.source, group, plan.frames), strict=True):
             made[item.job].append(_resized(piece, plan.final_size))
+        blind = blind or watch.blind
     seconds = time.perf_counter() - started
     rate = _sampling_rate(plan.pipeline) if model.source.kind.output == "audio" else None
+    unused = {job: unused_parameters(model, plan, job.order, blind=blind) for job in jobs}
     return {
         job: Result(
             made=made[job],
-            facts={**plan.facts, **_together(len(items), job)},
-            notices=[*plan.notices, *_hidden(made[job])],
+            facts={**plan.facts, **_negative(job.order, unused[job]), **_together(len(items), job)},
+            notices=_notices(plan, job.order, made[job], unused[job]),
             load=None,
             generate=seconds,
             sampling_rate=rate,
@@ -107,6 +97,9 @@ class Watch:
         self._groups = groups
         self._closing = closing
         self._step = 0
+        self._checked = getattr(plan.pipeline, "safety_checker", None) is not None
+        self.blind = False
+        """Whether there was a preview to show, and the pipeline had no picture for it."""
 
     def arguments(self, pipeline: Any) -> dict[str, Any]:
         """The pipeline's own way of calling back after each step."""
@@ -119,6 +112,7 @@ class Watch:
                     self.after_step(pipeline, step, time, {"latents": latents}) and None
                 )
             }
+        self.blind = True
         return {}
 
     def check(self) -> None:
@@ -143,199 +137,19 @@ class Watch:
                 continue
             told.add(item.job)
             picture = None
-            every = wanted.previews or (
-                wanted.partial_images and max(1, total // (wanted.partial_images + 1))
-            )
-            shown = every and self._step % every == 0 and self._step < total
-            if shown and item.job.order.want_progress:
+            done, everything = self._done * total, self._groups * total
+            if (
+                item.job.order.want_progress
+                and not self._checked
+                and self._step < total
+                and is_shown(done + self._step, everything, wanted.previews, wanted.partial_images)
+            ):
                 picture = preview(pipeline, latents, place, self._plan.drawn_size)
+                self.blind = picture is None
             item.job.report(
-                Progress(
-                    self._done * total + self._step,
-                    self._groups * total,
-                    picture,
-                    "image/jpeg" if picture else None,
-                )
+                Progress(done + self._step, everything, picture, "image/jpeg" if picture else None)
             )
         return values
-
-
-def make_plan(model: LoadedModel, order: Order, settings: DiffusersSettings) -> Plan:
-    """What the pipeline is called with. Raises what the model cannot do."""
-    wanted, inputs, source = order.wanted, order.inputs, model.source
-    notices: list[Notice] = []
-    task: Task = "text2image"
-    if inputs.initial is not None:
-        task = "image2image" if inputs.mask is None else "inpaint"
-    if source.kind.output != "image":
-        pipeline, controlnet = model.tasks.base, None
-    else:
-        controlnet = (
-            model.tasks.controlnet_name(wanted.controlnet_model) if inputs.control is not None else None
-        )
-        pipeline = model.tasks.get(task, controlnet)
-    scheduler = model.tasks.new_scheduler(
-        wanted.scheduler or source.facts.scheduler or settings.scheduler_type,
-        required=wanted.scheduler is not None,
-    )
-    if scheduler is not None:
-        pipeline.scheduler = scheduler
-    if model.loras:
-        scales = [*settings.lora_scales, *[1.0] * len(model.loras)][: len(model.loras)]
-        factor = 1.0 if wanted.lora_scale is None else wanted.lora_scale
-        names = [f"lora{number}" for number in range(len(model.loras))]
-        model.tasks.base.set_adapters(names, [scale * factor for scale in scales])
-    known = accepted(pipeline)
-    steps = wanted.steps or source.facts.steps or DEFAULT_STEPS
-    given = (wanted.guidance_scale, source.facts.guidance_scale, model.tasks.native_guidance)
-    guidance = next((value for value in given if value is not None), DEFAULT_GUIDANCE)
-    facts: dict[str, Any] = {
-        "model": source.name,
-        "steps": steps,
-        "guidance_scale": guidance,
-        "scheduler": type(scheduler).__name__ if scheduler is not None else None,
-        "device": model.choice.device,
-        "dtype": model.choice.dtype,
-        "threads": model.choice.threads,
-    }
-    arguments: dict[str, Any] = {"num_inference_steps": steps, _guidance_name(known): guidance}
-    size = final_size = None
-    if source.kind.output in ("image", "video"):
-        size, final_size = _sizes(model, order, settings, notices)
-        arguments |= {"width": size[0], "height": size[1]}
-        facts |= {"width": (final_size or size)[0], "height": (final_size or size)[1]}
-        facts["size"] = f"{facts['width']}x{facts['height']}"
-        arguments |= _images(order, size, controlnet, known, notices)
-    if inputs.initial is not None:
-        _check_images(pipeline, source, {**arguments, "image": inputs.initial}, known)
-        if int(steps * wanted.strength) < 1:
-            raise InvalidRequest(
-                f"parameters.strength is {wanted.strength:g}: of {steps} steps it leaves none.",
-                hint=f"With so many steps it must be at least {1 / steps:.2g}.",
-            )
-        arguments["strength"] = facts["strength"] = wanted.strength
-    if controlnet is not None:
-        arguments["controlnet_conditioning_scale"] = facts["controlnet_scale"] = wanted.controlnet_scale
-        facts["controlnet_model"] = controlnet
-    arguments |= _lasting(model, wanted, facts)
-    if wanted.negative_prompt and not _takes_negative(known):
-        notices.append(Notice("negative_prompt_ignored", f"'{source.name}' takes no negative prompt."))
-    return Plan(
-        pipeline=pipeline,
-        arguments={name: value for name, value in arguments.items() if name in known},
-        facts=facts,
-        notices=notices,
-        drawn_size=size,
-        final_size=final_size,
-        frames=wanted.frames,
-    )
-
-
-def _guidance_name(known: dict[str, Any]) -> str:
-    """What a pipeline calls the weight of the prompt against the negative one; some keep the usual name unused."""
-    unused = "true_cfg_scale" in known and known.get("guidance_scale") is None
-    return "true_cfg_scale" if unused else "guidance_scale"
-
-
-def _takes_negative(known: dict[str, Any]) -> bool:
-    """Whether a negative prompt has an effect: where guidance is an input of the network, as in Flux, it has none."""
-    return "negative_prompt" in known and known.get("true_cfg_scale") != 1.0
-
-
-def _sizes(
-    model: LoadedModel, order: Order, settings: DiffusersSettings, notices: list[Notice]
-) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """The size to draw, and the size to bring that to where the model has only one."""
-    wanted, initial = order.wanted, order.inputs.initial
-    native, step = model.tasks.native_size or (512, 512), model.tasks.step_of_sizes
-    if wanted.width or wanted.height:
-        size = (wanted.width or native[0], wanted.height or native[1])
-    else:
-        size = native if initial is None else _fitting(initial.size, settings.max_size, step)
-    edge = model.source.facts.fixed_size
-    if edge is None:
-        _check_size(size, step, model.source)
-    if edge is None or size == (edge, edge):
-        return size, None
-    if wanted.width is None and wanted.height is None:
-        return (edge, edge), None
-    notices.append(
-        Notice(
-            "image_resized",
-            f"'{model.source.name}' draws {edge}×{edge} pixels only; the result was resized to {size[0]}×{size[1]}.",
-        )
-    )
-    return (edge, edge), size
-
-
-def _check_size(size: tuple[int, int], step: int, source: ModelSource) -> None:
-    """Raise InvalidRequest for a size that the model cannot draw."""
-    for name, edge in (("width", size[0]), ("height", size[1])):
-        if edge % step:
-            below = edge // step * step
-            raise InvalidRequest(
-                f"parameters.{name} is {edge}: '{source.name}' draws multiples of {step} only.",
-                hint=f"Use {below or step}" + (f" or {below + step}." if below else "."),
-            )
-
-
-def _fitting(size: tuple[int, int], most: int, step: int) -> tuple[int, int]:
-    """The size of an input image, brought into the limits and to multiples of `step`."""
-    scale = min(1.0, most / max(size))
-    wide, high = (max(step, int(edge * scale) // step * step) for edge in size)
-    return wide, high
-
-
-def _check_images(pipeline: Any, source: ModelSource, given: dict[str, Any], known: dict[str, Any]) -> None:
-    """Raise NotSupported where the pipeline has no place for an input image."""
-    for name in ("image", "mask_image"):
-        if name in given and name not in known:
-            raise NotSupported(
-                f"The pipeline of '{source.name}' ({type(pipeline).__name__}) takes no input '{name}' here.",
-                hint="Use another model for it.",
-            )
-
-
-def _images(
-    order: Order, size: tuple[int, int], controlnet: str | None, known: dict[str, Any], notices: list[Notice]
-) -> dict[str, Any]:
-    """The input images in the size that is drawn."""
-    inputs = order.inputs
-    found: dict[str, Any] = {}
-    for name, picture in (
-        ("image", inputs.initial),
-        ("mask_image", inputs.mask),
-        ("control", inputs.control),
-    ):
-        if picture is None:
-            continue
-        if picture.size != size:
-            old = f"{picture.width}×{picture.height}"
-            notices.append(
-                Notice("input_resized", f"The input ({name}) was resized from {old} to {size[0]}×{size[1]}.")
-            )
-            picture = picture.resize(size)
-        found[name] = picture
-    control = found.pop("control", None)
-    if control is not None:
-        found["control_image" if "control_image" in known else "image"] = control
-    return found
-
-
-def _lasting(model: LoadedModel, wanted: Wanted, facts: dict[str, Any]) -> dict[str, Any]:
-    """Lengths of videos and sounds, under every name that pipelines have for them."""
-    source = model.source
-    found: dict[str, Any] = {}
-    if source.kind.output == "video":
-        found["frame_rate"] = wanted.fps
-    if source.kind.output == "video" and wanted.frames is not None:
-        step = model.tasks.step_of_frames
-        found["num_frames"] = -(-(wanted.frames - 1) // step) * step + 1  # what is too much is cut off
-        facts["num_frames"] = wanted.frames
-    if source.kind.output == "audio" and wanted.seconds is not None:
-        found |= {"audio_length_in_s": wanted.seconds, "audio_end_in_s": wanted.seconds}
-        facts["seconds"] = wanted.seconds
-    return found
 
 
 def _each(plan: Plan, source: ModelSource, group: list[Item]) -> dict[str, Any]:
@@ -349,10 +163,10 @@ def _each(plan: Plan, source: ModelSource, group: list[Item]) -> dict[str, Any]:
         "generator": generators,
     }
     negative = [item.job.order.wanted.negative_prompt for item in group]
-    if _guidance_name(known) == "true_cfg_scale" and "negative_prompt" in known:
+    if guidance_name(known) == "true_cfg_scale" and "negative_prompt" in known:
         # Without a negative prompt such a pipeline has no guidance at all; its makers use a space.
         found["negative_prompt"] = [text or " " for text in negative]
-    elif any(negative) and _takes_negative(known):
+    elif any(negative) and "negative_prompt" in known and known.get("true_cfg_scale") != 1.0:
         found["negative_prompt"] = [text or "" for text in negative]
     for name in ("image", "mask_image", "control_image"):
         if name in plan.arguments and len(group) > 1:
@@ -376,6 +190,19 @@ def _resized(piece: Made, size: tuple[int, int] | None) -> Made:
     if size is None:
         return piece
     return msgspec.structs.replace(piece, content=piece.content.resize(size))
+
+
+def _notices(plan: Plan, order: Order, made: list[Made], unused: dict[str, str]) -> list[Notice]:
+    """Everything that was done differently from what an order asked for."""
+    texts = {"prompt": order.wanted.prompt, **_negative(order, unused)}
+    lost = truncations(plan.pipeline, texts)
+    return [*plan.notices, *lost, *ignored(order, unused), *_hidden(made)]
+
+
+def _negative(order: Order, unused: dict[str, str]) -> dict[str, str]:
+    """The negative prompt, if it had an effect."""
+    text = order.wanted.negative_prompt
+    return {"negative_prompt": text} if text and "negative_prompt" not in unused else {}
 
 
 def _hidden(made: list[Made]) -> list[Notice]:

@@ -21,8 +21,6 @@ def encode(piece: Made, result: Result, wanted: Wanted) -> Output:
     """One piece with its metadata. Blocks: call it in a thread."""
     facts = {name: value for name, value in result.facts.items() if value is not None}
     metadata: dict[str, Any] = {"prompt_used": wanted.prompt, **facts, "seed": piece.seed}
-    if wanted.negative_prompt:
-        metadata["negative_prompt"] = wanted.negative_prompt
     if piece.hidden:
         metadata["hidden_by_safety_checker"] = True
     timings = {"generate": round(result.generate, 4)}

@@ -24,8 +24,10 @@ FORMATS: Final = {
     "GIF": "image/gif",
     "BMP": "image/bmp",
 }
-MASK_ROLES: Final = frozenset(("mask", "mask_image"))
+MASK_ROLES: Final = frozenset(("mask_image", "mask"))
 CONTROL_ROLES: Final = frozenset(("controlnet_image", "control_image"))
+IMAGE_ROLES: Final = frozenset(("input_image", "image")) | MASK_ROLES | CONTROL_ROLES
+"""Every role that an image may have."""
 LEAST_EDGE: Final = 8
 
 
@@ -42,6 +44,7 @@ def read_inputs(request: GenerateRequest, max_megapixels: float) -> InputImages:
     initial: Any = None
     mask: Any = None
     control: Any = None
+    own_mask: Any = None
     for item in request.media:
         role = "mask_image" if item.role in MASK_ROLES else item.role
         role = "controlnet_image" if role in CONTROL_ROLES else role
@@ -49,11 +52,14 @@ def read_inputs(request: GenerateRequest, max_megapixels: float) -> InputImages:
             raise UnsupportedInput(f"Inputs of type '{item.type}' cannot be used here.", hint="Send images.")
         picture = read_image(item, max_megapixels)
         if role == "mask_image":
-            mask = _only_one(mask, picture.convert("L"), "mask")
+            mask = _only_one(mask, _transparency(picture) or picture.convert("L"), "mask")
         elif role == "controlnet_image":
-            control = _only_one(control, picture, "control image")
+            control = _only_one(control, picture.convert("RGB"), "control image")
         else:
-            initial = _only_one(initial, picture, "image to change")
+            initial = _only_one(initial, picture.convert("RGB"), "image to change")
+            if item.metadata.get("alpha_is_mask"):
+                own_mask = _transparency(picture)
+    mask = own_mask if mask is None else mask
     if mask is not None and initial is None:
         raise InvalidRequest(
             "There is a mask but no image that it belongs to.",
@@ -72,7 +78,7 @@ def read_inputs(request: GenerateRequest, max_megapixels: float) -> InputImages:
 
 
 def read_image(item: Media, max_megapixels: float) -> Image.Image:
-    """One image in RGB, turned as its camera says."""
+    """One image in RGB, or in RGBA where it says how transparent it is, turned as its camera says."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = f"The image with role '{item.role}'"
@@ -93,11 +99,21 @@ def read_image(item: Media, max_megapixels: float) -> Image.Image:
         raise InvalidRequest(f"{name} is {_size(picture)}.", hint=f"It needs {LEAST_EDGE} pixels at least.")
     try:
         picture.load()
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        return ImageOps.exif_transpose(picture).convert("RGBA" if picture.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise UnsupportedInput(
             f"{name} is damaged: {str(error)[:100]}", hint="Send the whole file."
         ) from None
+
+
+def _transparency(picture: Image.Image) -> Image.Image | None:
+    """A mask of what is transparent, which is how OpenAI marks what to paint anew; None where nothing is."""
+    from PIL import ImageOps
+
+    if picture.mode != "RGBA":
+        return None
+    alpha = picture.getchannel("A")
+    return None if alpha.getextrema() == (255, 255) else ImageOps.invert(alpha)
 
 
 def _check_type(name: str, item: Media, found: str) -> None:

@@ -177,7 +177,7 @@ def _put_on(pipeline: Any, settings: DiffusersSettings, root: Path, choice: Choi
         pipeline.register_modules(vae=vae)
     if "safety_checker" not in pipeline.config:
         return False
-    if not settings.enable_safety_checker:
+    if settings.enable_safety_checker is False:
         pipeline.register_modules(safety_checker=None)
         pipeline.register_to_config(requires_safety_checker=False)
     return pipeline.safety_checker is not None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
 from lollms_kernel.errors import InvalidRequest
-from lollms_kernel.types import Notice, Parameters
+from lollms_kernel.types import Parameters
 
 from .settings import DiffusersSettings, SchedulerName
 
@@ -25,11 +25,13 @@ _SIZE = re.compile(r"(\d{1,5})\s*[x×]\s*(\d{1,5})")
 KNOWN = frozenset(
     "width height size image_size num_inference_steps steps guidance_scale cfg_scale negative_prompt seed n "
     "num_images strength controlnet_scale controlnet_model scheduler previews lora_scale num_frames fps "
-    "video_format audio_length_in_s duration max_tokens context_size stop partial_images".split()
+    "video_format audio_length_in_s duration partial_images".split()
 )
 _IRRELEVANT = frozenset(
-    "temperature top_k top_p repeat_penalty repeat_last_n min_p".split()
-)  # what personalities set for texts; nobody expects them to shape an image
+    "temperature top_k top_p repeat_penalty repeat_last_n min_p max_tokens context_size stop".split()
+)  # what personalities and the server set for texts; nobody expects them to shape an image
+
+T = TypeVar("T")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +58,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     fps: int = 8
     video_format: str = "webp"
     seconds: float | None = None
-    notices: tuple[Notice, ...] = ()
+    given: frozenset[str] = frozenset()
+    """The names that the client gave values to, known or not, without those that only texts have."""
 
 
 def read_parameters(given: Parameters, prompt: str, settings: DiffusersSettings) -> Wanted:
@@ -70,12 +73,7 @@ def read_parameters(given: Parameters, prompt: str, settings: DiffusersSettings)
         )
     width, height = _size(given, settings.max_size)
     seed = _integer(given, ("seed",), -1, MAX_SEED)
-    ignored = sorted(given.keys() - KNOWN - _IRRELEVANT)
-    notices = (
-        (Notice("parameters_ignored", f"Not used for images: {', '.join(ignored)}.", {"names": ignored}),)
-        if ignored
-        else ()
-    )
+    nothing = {name for name in ("previews", "partial_images") if given.get(name) == 0}
     return Wanted(
         prompt=prompt,
         negative_prompt=_text(given, "negative_prompt"),
@@ -96,11 +94,16 @@ def read_parameters(given: Parameters, prompt: str, settings: DiffusersSettings)
         fps=_integer(given, ("fps",), 1, 60) or 8,
         video_format=_one_of(given, "video_format", ("webp", "gif")) or "webp",
         seconds=_number(given, ("audio_length_in_s", "duration"), 0.01, 600),
-        notices=notices,
+        given=frozenset(given.keys() - _IRRELEVANT - nothing),
     )
 
 
 def _size(given: Parameters, most: int) -> tuple[int | None, int | None]:
+    widths: dict[str, int] = {}
+    heights: dict[str, int] = {}
+    for name, edges in (("width", widths), ("height", heights)):
+        if name in given:
+            edges[name] = _edge(name, given[name], most)
     for name in ("size", "image_size"):
         value = given.get(name)
         if value is None or value == "auto":
@@ -108,12 +111,8 @@ def _size(given: Parameters, most: int) -> tuple[int | None, int | None]:
         found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
         if found is None:
             raise _wrong(name, value, "WIDTHxHEIGHT in pixels, such as 512x512")
-        return _edge(name, int(found[1]), most), _edge(name, int(found[2]), most)
-    width, height = given.get("width"), given.get("height")
-    return (
-        None if width is None else _edge("width", width, most),
-        None if height is None else _edge("height", height, most),
-    )
+        widths[name], heights[name] = (_edge(name, int(edge), most) for edge in found.groups())
+    return _agreed(widths, given), _agreed(heights, given)
 
 
 def _edge(name: str, value: Any, most: int) -> int:
@@ -124,6 +123,7 @@ def _edge(name: str, value: Any, most: int) -> int:
 
 
 def _integer(given: Parameters, names: tuple[str, ...], least: int, most: int) -> int | None:
+    said: dict[str, int] = {}
     for name in names:
         value = given.get(name)
         if value is None:
@@ -132,19 +132,33 @@ def _integer(given: Parameters, names: tuple[str, ...], least: int, most: int) -
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise _wrong(name, value, f"an integer from {least} to {most}")
-        return int(value)
-    return None
+        said[name] = int(value)
+    return _agreed(said, given)
 
 
 def _number(given: Parameters, names: tuple[str, ...], least: float, most: float) -> float | None:
+    said: dict[str, float] = {}
     for name in names:
         value = given.get(name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise _wrong(name, value, f"a number from {least:g} to {most:g}")
-        return float(value)
-    return None
+        said[name] = float(value)
+    return _agreed(said, given)
+
+
+def _agreed(said: dict[str, T], given: Parameters) -> T | None:
+    """What the names of one thing say, None where none is given. Raises InvalidRequest where they differ."""
+    names = list(said)
+    for name in names[1:]:
+        if said[name] != said[names[0]]:
+            raise InvalidRequest(
+                f"parameters.{names[0]} is {given[names[0]]!r} and parameters.{name} is {given[name]!r}: "
+                "both say the same thing.",
+                hint="Give one of them.",
+            )
+    return said[names[0]] if names else None
 
 
 def _text(given: Parameters, name: str) -> str | None:

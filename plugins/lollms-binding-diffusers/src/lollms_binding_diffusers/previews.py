@@ -12,6 +12,15 @@ EDGE: Final = 256
 QUALITY: Final = 70
 
 
+def is_shown(step: int, total: int, every: int, spread: int) -> bool:
+    """Whether a step is shown: after each `every`, else `spread` of them in equal parts; never the last one."""
+    if step >= total:
+        return False
+    if every:
+        return step % every == 0
+    return step in {round(total * part / (spread + 1)) for part in range(1, spread + 1)}
+
+
 def preview(pipeline: Any, latents: Any, place: int, size: tuple[int, int] | None) -> bytes | None:
     """Picture number `place` of the batch as a small JPEG; None where the pipeline's latents are no pictures yet.
 

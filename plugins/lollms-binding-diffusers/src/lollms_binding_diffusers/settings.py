@@ -58,8 +58,12 @@ class DiffusersSettings(InstanceSettings, frozen=True, kw_only=True, forbid_unkn
         Meta(description="ControlNet folders anywhere on this machine; the first one is the default."),
     ] = []
     enable_safety_checker: Annotated[
-        bool, Meta(description="Use the model's safety checker, where it has one.")
-    ] = True
+        bool | None,
+        Meta(
+            description="null: use a model's safety checker where it has one; true: also tell where it has none; "
+            "false: never."
+        ),
+    ] = None
     use_compel: Annotated[
         bool, Meta(description="Of older versions (prompt weights with compel); has no effect.")
     ] = False

@@ -24,6 +24,8 @@ MAX_IMAGES = 10
 MAX_PROMPT = 1 << 17
 MAX_EDITED = 16
 MAX_SIDE = 16_384
+ALPHA = {"alpha_is_mask": True}
+"""With OpenAI, what is transparent in an image is painted anew where no mask says otherwise."""
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _PASSED = (
     "quality",
@@ -33,9 +35,25 @@ _PASSED = (
     "moderation",
     "input_fidelity",
     "negative_prompt",
+    "scheduler",
+    "controlnet_model",
 )
-_INTEGERS = {"output_compression": (0, 100), "num_inference_steps": (1, 1000), "seed": (-1, 2**32 - 1)}
-_NUMBERS = {"guidance_scale": (0.0, 1000.0), "strength": (0.0, 1.0)}
+_INTEGERS = {
+    "output_compression": (0, 100),
+    "num_inference_steps": (1, 1000),
+    "steps": (1, 1000),
+    "seed": (-1, 2**32 - 1),
+    "width": (1, MAX_SIDE),
+    "height": (1, MAX_SIDE),
+    "previews": (0, 1000),
+}
+_NUMBERS = {
+    "guidance_scale": (0.0, 1000.0),
+    "cfg_scale": (0.0, 1000.0),
+    "strength": (0.0, 1.0),
+    "lora_scale": (-100.0, 100.0),
+    "controlnet_scale": (0.0, 100.0),
+}
 
 
 async def generations(call: Call) -> None:
@@ -70,12 +88,16 @@ async def _answer(call: Call, fields: Fields, kind: str, media: tuple[Media, ...
             f"Binding instance '{target.instance}' (model '{target.info.name}') makes no images.",
             hint="Set defaults.tti_binding, or name an instance that does as `model`.",
         )
+    previews = fields.integer("partial_images", 0, 10)
     if fields.flag("stream"):
         if count > 1:
             raise InvalidRequest("Field 'n': must be 1 where the answer is streamed.")
-        parameters["partial_images"] = fields.integer("partial_images", 0, 10) or 0
+        if previews:
+            parameters["partial_images"] = previews
         await _stream(call, target, kind, prompt, parameters, media)
         return
+    if previews:
+        raise InvalidRequest("Field 'partial_images': must be 0 where the answer is not streamed.")
     requests = [
         media_request(call, target, kind, prompt, _seeded(parameters, number), media)
         for number in range(count)
@@ -115,14 +137,15 @@ async def _stream(
     """Previews as they come, then the image."""
     name = "image_generation" if kind == "tti" else "image_edit"
     request = media_request(call, target, kind, prompt, parameters, media)
-    made = Made()
+    made, previews = Made(), 0
     async with events(call, call.server.settings.ping_interval, done=False) as told:
         async with answers(call.kernel, [request]) as chunks:
             async for _, chunk in chunks:
                 made.add(chunk)
                 if isinstance(chunk, Progress) and chunk.preview is not None:
                     part = _event(f"{name}.partial_image", chunk.preview, chunk.mime_type)
-                    await told.send({**part, "partial_image_index": chunk.step - 1}, part["type"])
+                    await told.send({**part, "partial_image_index": previews}, part["type"])
+                    previews += 1
         for output in made.outputs:
             if output.type == "image" and isinstance(output.data, bytes):
                 usage = {"total_tokens": made.usage.total_tokens, "input_tokens": made.usage.prompt_tokens}
@@ -159,7 +182,9 @@ def _parameters(fields: Fields) -> dict[str, Any]:
         sides = _SIZE.fullmatch(str(size))
         if sides is None or not all(1 <= int(side) <= MAX_SIDE for side in sides.groups()):
             raise wrong("size", "auto or WIDTHxHEIGHT in pixels, such as 1024x1024", size)
-        given["width"], given["height"] = map(int, sides.groups())
+        for name, side in zip(("width", "height"), map(int, sides.groups()), strict=True):
+            if given.setdefault(name, side) != side:
+                raise wrong(name, "the same as in 'size', or left out", given[name])
     return given
 
 
@@ -197,17 +222,17 @@ def _media_of_form(form: Form) -> tuple[Media, ...]:
     if len(found) > MAX_EDITED or len(masks) > 1:
         raise InvalidRequest(f"At most {MAX_EDITED} images and one mask are taken.")
     return (
-        *(_media(upload, "input_image") for upload in found),
+        *(_media(upload, "input_image", ALPHA) for upload in found),
         *(_media(upload, "mask_image") for upload in masks),
     )
 
 
-def _media(upload: Upload, role: str) -> Media:
+def _media(upload: Upload, role: str, facts: dict[str, Any] | None = None) -> Media:
     if not upload.data:
         raise InvalidRequest("Field 'image': a file is empty.")
     known = media_of(upload.data).mime_type
     told = upload.content_type if upload.content_type.startswith("image/") else None
-    return Media("image", role, upload.data, known or told)
+    return Media("image", role, upload.data, known or told, facts or {})
 
 
 def _media_of_json(fields: Fields) -> tuple[Media, ...]:
@@ -215,13 +240,13 @@ def _media_of_json(fields: Fields) -> tuple[Media, ...]:
     images = listed if isinstance(listed, list) else [listed]
     if len(images) > MAX_EDITED:
         raise InvalidRequest(f"At most {MAX_EDITED} images are taken.")
-    media = [_of_url(image, "image", "input_image") for image in images]
+    media = [_of_url(image, "image", "input_image", ALPHA) for image in images]
     if "mask" in fields:
         media.append(_of_url(fields.get("mask"), "mask", "mask_image"))
     return tuple(media)
 
 
-def _of_url(value: object, name: str, role: str) -> Media:
+def _of_url(value: object, name: str, role: str, facts: dict[str, Any] | None = None) -> Media:
     url = value.get("image_url") if isinstance(value, dict) else value
     data = decode_base64(url, name)
-    return Media("image", role, data, media_of(data).mime_type)
+    return Media("image", role, data, media_of(data).mime_type, facts or {})

@@ -63,8 +63,11 @@ def draw(
             **_each(plan, model.source, group),
             **watch.arguments(plan.pipeline),
         }
-        with torch.inference_mode():
-            answer = freeing("drawing", partial(plan.pipeline, **called_with))
+        try:
+            with torch.inference_mode():
+                answer = freeing("drawing", partial(plan.pipeline, **called_with))
+        finally:
+            model.tasks.put_away()
         for item, piece in zip(group, _pieces(answer, model.source, group, plan.frames), strict=True):
             made[item.job].append(_resized(piece, plan.final_size))
         blind = blind or watch.blind

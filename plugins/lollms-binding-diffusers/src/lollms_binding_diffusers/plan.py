@@ -54,10 +54,8 @@ def make_plan(model: LoadedModel, order: Order, settings: DiffusersSettings) -> 
         pipeline = model.tasks.get(task, controlnet)
     if task == "inpaint":
         _check_inpainting(pipeline, source)
-    scheduler = model.tasks.new_scheduler(
-        wanted.scheduler or source.facts.scheduler or settings.scheduler_type,
-        required=wanted.scheduler is not None,
-    )
+    scheduler, replaced = model.tasks.new_scheduler(wanted.scheduler, source.facts.scheduler)
+    notices += replaced
     steps = wanted.steps or source.facts.steps or DEFAULT_STEPS
     if scheduler is not None:
         _check_steps(scheduler, steps)

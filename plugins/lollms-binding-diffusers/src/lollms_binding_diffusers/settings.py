@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
 from lollms_kernel.contracts import InstanceSettings
+
+DEFAULT_SCHEDULER: Final = "DPMSolverMultistepScheduler"
 
 SchedulerName = Literal[
     "DPMSolverMultistepScheduler",
@@ -45,9 +47,10 @@ class DiffusersSettings(InstanceSettings, frozen=True, kw_only=True, forbid_unkn
     scheduler_type: Annotated[
         SchedulerName | None,
         Meta(
-            description="Scheduler for models that can use it; null: each model's own. A request may name another."
+            description="Scheduler; a notice tells where a model cannot use it. The default gives way to what a model "
+            "names; null: each model's own. A request may name another."
         ),
-    ] = "DPMSolverMultistepScheduler"
+    ] = DEFAULT_SCHEDULER
     vae_path: Annotated[str | None, Meta(description="Folder of a VAE to use instead of the model's.")] = None
     lora_paths: Annotated[
         list[str],
@@ -79,10 +82,13 @@ class DiffusersSettings(InstanceSettings, frozen=True, kw_only=True, forbid_unkn
     ] = []
     allow_downloads: Annotated[
         bool,
-        Meta(description="Load models of `hub_models` from the Hugging Face hub; else nothing is fetched."),
+        Meta(description="Fetch what `hub_models` names from the Hugging Face hub; else nothing is fetched."),
     ] = False
     hub_models: Annotated[
-        list[str], Meta(description="Hub ids (owner/name) that requests may use if allow_downloads is set.")
+        list[str],
+        Meta(
+            description="Hub ids (owner/name) that are fetched when they are needed and allow_downloads is set."
+        ),
     ] = []
     max_size: Annotated[
         int,

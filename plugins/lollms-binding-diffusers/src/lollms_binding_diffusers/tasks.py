@@ -16,9 +16,13 @@ from diffusers import (
 )
 
 from lollms_kernel.errors import InvalidRequest, ModelLoadFailed, NotSupported
+from lollms_kernel.types import Notice
 
+from .library import OWN_FACTS
+from .memory import give_back
 from .parameters import STEP_OF_SIZES
-from .settings import DiffusersSettings
+from .paths import reason
+from .settings import DEFAULT_SCHEDULER, DiffusersSettings
 
 Task = Literal["text2image", "image2image", "inpaint"]
 
@@ -42,14 +46,14 @@ def accepted(pipeline: Any) -> dict[str, Any]:
 
 
 class TaskPipelines:
-    """Pipelines made from one loaded pipeline, by what is asked of it."""
+    """Pipelines made from one loaded pipeline, by what is asked of it. One ControlNet is kept, the last one."""
 
     def __init__(self, base: Any, settings: DiffusersSettings, root: Path) -> None:
         self.base = base
         self._settings = settings
         self._root = root
         self._made: dict[tuple[Task, str | None], Any] = {}
-        self._controlnets: dict[str, Any] = {}
+        self._kept: tuple[str, Any] | None = None
         self._own_scheduler = getattr(base, "scheduler", None)
 
     def get(self, task: Task, controlnet: str | None = None) -> Any:
@@ -85,23 +89,35 @@ class TaskPipelines:
                     found.setdefault(path.name, path)
         return found
 
-    def new_scheduler(self, wanted: str | None, *, required: bool) -> Any:
-        """A fresh scheduler of the wanted class, else the model's own.
+    def new_scheduler(self, requested: str | None, of_model: str | None) -> tuple[Any, list[Notice]]:
+        """A fresh scheduler, and a notice where the wish for another one could not be followed.
 
-        Raises InvalidRequest where `required` and the model cannot use it.
+        It is what the request wants, else the settings beside their default, else the model's facts, else that
+        default, else the model's own. Raises InvalidRequest for a request's that the model cannot use.
         """
         own = self._own_scheduler
-        if own is None or wanted is None or wanted == type(own).__name__:
-            return None if own is None else type(own).from_config(own.config)
-        known = sorted(kind.__name__ for kind in getattr(own, "compatibles", []) if _same_course(kind, own))
+        if own is None:
+            return None, []
+        of_settings = self._settings.scheduler_type
+        told = None if of_settings == DEFAULT_SCHEDULER else of_settings
+        wanted, known = requested or told or of_model or of_settings or type(own).__name__, _usable(own)
         if wanted in known:
-            return getattr(diffusers, wanted).from_config(own.config)
-        if required:
+            return known[wanted].from_config(own.config), []
+        if requested is not None:
             raise InvalidRequest(
-                f"parameters.scheduler is '{wanted}', which this model cannot use.",
-                hint=f"It can use: {', '.join(known) or type(own).__name__}.",
+                f"parameters.scheduler is '{requested}', which this model cannot use.",
+                hint=f"It can use: {', '.join(sorted(known))}.",
             )
-        return type(own).from_config(own.config)
+        notices = []
+        if told or of_model:
+            where, used = "scheduler_type" if told else OWN_FACTS, type(own).__name__
+            text = f"{where} says '{wanted}', which this model cannot use; {used} was used."
+            notices.append(Notice("scheduler_replaced", text, {"wanted": wanted, "used": used}))
+        return type(own).from_config(own.config), notices
+
+    def put_away(self) -> None:
+        """Move parts that wait in main memory back there; a pipeline made from the base does not know of them."""
+        self.base.maybe_free_model_hooks()
 
     @property
     def native_size(self) -> tuple[int, int] | None:
@@ -177,7 +193,11 @@ class TaskPipelines:
         return getattr(getattr(network, "config", None), name, None)
 
     def _controlnet(self, name: str) -> Any:
-        if name not in self._controlnets:
+        if self._kept is not None and self._kept[0] != name:
+            self._kept = None
+            self._made = {key: pipeline for key, pipeline in self._made.items() if key[1] is None}
+            give_back()
+        if self._kept is None:
             path = self.controlnets()[name]
             try:
                 network = AutoModel.from_pretrained(
@@ -185,11 +205,19 @@ class TaskPipelines:
                 )
             except (OSError, ValueError) as error:
                 raise ModelLoadFailed(
-                    f"ControlNet '{name}' cannot be loaded: {str(error).splitlines()[0][:200]}",
+                    f"ControlNet '{name}' cannot be loaded: {reason(error, self._root, path.parent)}",
                     hint="It needs config.json and .safetensors weights.",
                 ) from error
-            self._controlnets[name] = network.to(self.base.device)
-        return self._controlnets[name]
+            self._kept = name, network.to(self.base._execution_device)
+        return self._kept[1]
+
+
+def _usable(own: Any) -> dict[str, Any]:
+    """The schedulers by name that can take the place of a model's own, itself included."""
+    kinds = [kind for kind in getattr(own, "compatibles", []) if _same_course(kind, own)]
+    if diffusers.DDIMScheduler in kinds:
+        kinds.append(diffusers.LCMScheduler)  # for the same networks, which the library does not list
+    return {kind.__name__: kind for kind in (*kinds, type(own))}
 
 
 def _same_course(kind: Any, own: Any) -> bool:

@@ -208,7 +208,7 @@ async def test_an_image_of_another_size_is_resized_and_that_is_told(open_binding
     [({"width": 128}, (128, 96)), ({"height": 144}, (192, 144)), ({"width": 64, "height": 64}, (64, 64))],
 )
 async def test_one_edge_is_enough_to_keep_the_shape_of_an_image(
-    open_binding: Open, wanted: dict[str, int], size: tuple[int, int]
+    open_binding: Open, wanted: dict[str, Any], size: tuple[int, int]
 ) -> None:
     [output] = await draw(await open_binding(), order("a cat", image(size=(96, 72)), kind="i2i", **wanted))
     assert Image.open(io.BytesIO(output.data)).size == size

@@ -18,6 +18,7 @@ from lollms_kernel.types import (
     GpuNeed,
     Info,
     ModelInfo,
+    Progress,
     Timings,
 )
 
@@ -83,6 +84,11 @@ class DiffusersBinding(Binding):
         """Two batches: while one is drawn the next one gathers."""
         return 2 * self.settings.max_batch
 
+    @property
+    def pulse(self) -> int | None:
+        """What shows that the engine gets on, see `Pulse`: then requests may load, draw and wait for long."""
+        return None if self._engine is None else self._engine.pulse
+
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
         """`images`, which draws with the packaged demonstration model; only where the engine is installed."""
@@ -142,7 +148,7 @@ class DiffusersBinding(Binding):
         await self._running().load(source)
 
     async def unload(self) -> None:
-        """Unload the model, after what is being drawn."""
+        """Unload the model, after what is being drawn. A server ends the whole worker instead, whatever it draws."""
         await self._running().unload()
 
     # --- generation ---
@@ -156,8 +162,8 @@ class DiffusersBinding(Binding):
         wanted, source = job.order.wanted, job.order.source
         told = False
         try:
-            async for progress in job.progress():
-                if not told:
+            async for news in job.progress():
+                if not told and isinstance(news, Progress):
                     told = True
                     yield Info(
                         {
@@ -167,7 +173,7 @@ class DiffusersBinding(Binding):
                             "seed": wanted.seed,
                         }
                     )
-                yield progress
+                yield news
             result = job.result()
         finally:
             engine.withdraw(job)

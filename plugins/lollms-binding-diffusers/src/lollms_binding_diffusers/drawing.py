@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +15,6 @@ from lollms_kernel.types import Notice, Progress
 from .job import Job, Made, Order, Result
 from .library import ModelSource
 from .loading import LoadedModel
-from .memory import freeing
 from .plan import Plan, guidance_name, make_plan
 from .previews import is_shown, preview
 from .settings import DiffusersSettings
@@ -65,7 +63,7 @@ def draw(
         }
         try:
             with torch.inference_mode():
-                answer = freeing("drawing", partial(plan.pipeline, **called_with))
+                answer = plan.pipeline(**called_with)
         finally:
             model.tasks.put_away()
         for item, piece in zip(group, _pieces(answer, model.source, group, plan.frames), strict=True):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -22,8 +22,10 @@ from lollms_kernel.errors import GenerationFailed, LollmsError, QueueFull, Shutt
 from lollms_kernel.types import Notice
 
 from .exhaustion import OutOfMemory
+from .installation import broken_engine
 from .job import Job, Result
 from .library import ModelSource
+from .pulse import Pulse
 from .settings import DiffusersSettings
 
 if TYPE_CHECKING:
@@ -34,13 +36,31 @@ logger = logging.getLogger(__name__)
 MAX_WAITING: Final = 256
 END_TIMEOUT: Final = 30.0
 
+E = TypeVar("E", bound=BaseException)
+
 
 class Command:
     """Something to do in the engine's thread between two jobs."""
 
     def __init__(self, action: Callable[[], Any]) -> None:
-        self.action = action
         self.outcome: Future[Any] = Future()
+        self._action = action
+
+    def run(self) -> None:
+        """Do it, unless whoever wanted it has left."""
+        if not self.outcome.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._action()
+        except BaseException as error:  # whatever it is belongs to whoever waits for it
+            self.outcome.set_exception(_bare(error))
+        else:
+            self.outcome.set_result(result)
+
+    def refuse(self, error: LollmsError) -> None:
+        """Tell whoever waits for it that it will not be done."""
+        if self.outcome.set_running_or_notify_cancel():
+            self.outcome.set_exception(error)
 
 
 class Engine:
@@ -54,6 +74,7 @@ class Engine:
         self._closing = False
         self._expected = 0
         self._loaded: LoadedModel | None = None
+        self._pulse = Pulse()
         self.facts: dict[str, Any] = {}
         """How the loaded model runs; empty without one. Replaced as a whole, so any thread may read it."""
         self.loaded_name: str | None = None
@@ -61,6 +82,11 @@ class Engine:
         self._thread.start()
 
     # --- from the event loop ---
+
+    @property
+    def pulse(self) -> int:
+        """See `Pulse`."""
+        return self._pulse.value
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -79,10 +105,20 @@ class Engine:
         self._queue(job)
 
     async def call(self, action: Callable[[], Any]) -> Any:
-        """Do `action` in the engine's thread, after what waits already; its result or error."""
+        """Do `action` in the engine's thread, after what waits already; its result or error.
+
+        Cancelled, it returns when nothing of the action runs any more, or ever will.
+        """
         command = Command(action)
         self._queue(command)
-        return await asyncio.wrap_future(command.outcome)
+        done = asyncio.wrap_future(command.outcome)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            if not command.outcome.cancel():
+                await asyncio.wait([done])
+                done.exception()  # nobody waits for it any more
+            raise
 
     async def load(self, source: ModelSource) -> None:
         """Have this model loaded. Raises ModelLoadFailed."""
@@ -110,7 +146,10 @@ class Engine:
             self._changed.notify_all()
         error = ShuttingDown("The image engine is stopping.", hint="Try again in a moment.")
         for item in left:
-            _refuse(item, error)
+            if isinstance(item, Command):
+                item.refuse(error)
+            else:
+                item.finish(error)
         await asyncio.to_thread(self._thread.join, END_TIMEOUT)
 
     def _queue(self, item: Job | Command) -> None:
@@ -126,13 +165,15 @@ class Engine:
 
     def _run(self) -> None:
         while (work := self._next()) is not None:
-            if isinstance(work, Command):
-                try:
-                    work.outcome.set_result(work.action())
-                except Exception as error:  # whatever it is belongs to whoever waits for it
-                    work.outcome.set_exception(error)
-            else:
-                self._draw(work)
+            self._pulse.beat()
+            try:
+                if isinstance(work, Command):
+                    work.run()
+                else:
+                    self._draw(work)
+            except Exception:  # without this thread nobody's request would ever end
+                logger.exception("the image engine goes on after an error that nobody waits for")
+            del work  # while it waits for more it holds no pictures
         self._unload()
 
     def _next(self) -> Command | list[Job] | None:
@@ -167,48 +208,69 @@ class Engine:
                 batch.append(item)
 
     def _draw(self, batch: list[Job]) -> None:
-        from .drawing import Stopped, draw
-
-        wanted = [job for job in batch if not job.stopped]
-        for job in batch:
-            if job.stopped:
-                job.finish(None)
-        if not wanted:
-            return
-        before, failed = self.loaded_name, None
+        """Draw what is still wanted, and tell every job what came of it."""
+        before, load = self.loaded_name, None
+        results: dict[Job, Result] = {}
+        failed: LollmsError | None = None
+        wanted = _still_wanted(batch)
         try:
-            load = self._get_ready(wanted[0].order.source)
-            assert self._loaded is not None
-            results = draw(self._loaded, wanted, self._settings, lambda: self._closing)
-        except Stopped:
-            results, failed = {}, None
+            if wanted:
+                for job in wanted:
+                    job.stage = "loading"
+                load = self._get_ready(wanted[0].order.source)
+                wanted = _still_wanted(wanted)
+            if wanted:
+                for job in wanted:
+                    job.stage = "drawing"
+                results = self._drawn(wanted)
         except LollmsError as error:
-            results, failed = {}, error.with_traceback(None)  # which would hold the model
-            if isinstance(error, OutOfMemory):
-                self._unload()
-        except Exception as error:  # a library's own words for what went wrong with this request
+            failed = _bare(error)
+        except BaseException as error:  # a library's own words for what went wrong with this request
             logger.exception("drawing failed")
-            results, failed = (
-                {},
-                GenerationFailed(f"The pipeline failed: {str(error)[:300] or type(error).__name__}"),
-            )
-        else:
-            for job, result in results.items():
-                job.finish(_completed(result, load, before, self.loaded_name))
+            words = str(error)[:300] or type(error).__name__
+            failed = GenerationFailed(f"The pipeline failed: {words}")
+        if isinstance(failed, OutOfMemory):
+            self._unload()
         for job in wanted:
-            if job not in results:
-                job.finish(failed)
+            result = results.get(job)
+            job.finish(failed if result is None else _completed(result, load, before, self.loaded_name))
+
+    def _drawn(self, jobs: list[Job]) -> dict[Job, Result]:
+        """What came of the jobs that somebody wanted to the end. Raises OutOfMemory and whatever else went wrong."""
+        from .drawing import Stopped, draw
+        from .memory import freeing
+
+        model = self._loaded
+        assert model is not None
+        try:
+            return freeing("drawing", lambda: draw(model, jobs, self._settings, self._is_closing))
+        except Stopped:
+            return {}
+
+    def _is_closing(self) -> bool:
+        """Whether to stop. That a drawing asks, which it does after each step, shows that it gets on."""
+        self._pulse.beat()
+        return self._closing
 
     def _get_ready(self, source: ModelSource) -> float | None:
-        """Load the model if it is not loaded; seconds that took."""
+        """Load the model if it is not loaded; seconds that took. Raises what keeps it from that, and holds nothing."""
         if self._loaded is not None and self._loaded.source == source:
             return None
-        from .loading import load_model
+        with self._pulse.moving():
+            _import_engine()
+            from .loading import load_model
+            from .memory import give_back
 
-        self._unload()
-        self._loaded = load_model(source, self._settings, self._root)
-        self.facts, self.loaded_name = self._loaded.facts, source.name
-        return self._loaded.seconds
+            self._unload()
+            try:
+                self._loaded = load_model(source, self._settings, self._root)
+            except Exception as error:  # the parts that were loaded hang on it, whatever it is
+                failed = _bare(error)
+            else:
+                self.facts, self.loaded_name = self._loaded.facts, source.name
+                return self._loaded.seconds
+            give_back()
+            raise failed
 
     def _unload(self) -> None:
         if self._loaded is None:
@@ -231,8 +293,24 @@ def _completed(result: Result, load: float | None, before: str | None, now: str 
     return msgspec.structs.replace(result, load=load, notices=notices)
 
 
-def _refuse(item: Job | Command, error: LollmsError) -> None:
-    if isinstance(item, Command):
-        item.outcome.set_exception(error)
-    else:
-        item.finish(error)
+def _still_wanted(jobs: list[Job]) -> list[Job]:
+    """The jobs that nobody has left; the others are let go."""
+    left = [job for job in jobs if job.stopped]
+    for job in left:
+        job.finish(None)
+    return [job for job in jobs if job not in left]
+
+
+def _bare(error: E) -> E:
+    """The error without the frames that it and its causes went through, which hold models and pictures."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _import_engine() -> None:
+    """Import what draws. Raises BindingUnavailable with the cure where a library is broken."""
+    try:
+        from . import drawing, loading  # noqa: F401 - both are imported where they are used
+    except Exception as error:  # a linker's OSError, an ImportError, or diffusers' own word for either
+        logger.warning("the image engine cannot be imported", exc_info=True)
+        raise broken_engine(error) from error

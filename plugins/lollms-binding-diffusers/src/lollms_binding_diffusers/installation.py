@@ -27,6 +27,15 @@ def missing_engine() -> LollmsError | None:
     return BindingUnavailable(f"The image engine is not installed: {names} {verb} missing.", hint=CURE)
 
 
+def broken_engine(error: Exception) -> LollmsError:
+    """What to say where everything is installed and cannot be imported."""
+    words = (str(error).strip().splitlines() or [""])[0][:300]
+    return BindingUnavailable(
+        f"The image engine cannot be imported: {type(error).__name__}: {words}",
+        hint=f"Its libraries are broken or do not fit each other or this machine; install them anew. {CURE}",
+    )
+
+
 def torch_uses_gpu(devices: Path = Path("/dev")) -> bool:
     """Whether the installed torch can be expected to use a GPU of this machine; neither is asked."""
     try:

@@ -9,23 +9,29 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from lollms_kernel.errors import GenerationFailed, LollmsError
-from lollms_kernel.types import Notice, Progress
+from lollms_kernel.types import Info, Notice, Progress
 
 from .input_images import InputImages
 from .library import ModelSource
 from .parameters import Wanted
 
-
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOG_EVERY: Final = 5.0
 """Seconds between two lines of the log that say how far a job is; every step is a line at level debug."""
+TELL_EVERY: Final = 5.0
+"""Seconds between two words to the client that its job waits or its model loads."""
+
+Stage = Literal["waiting", "loading", "drawing"]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +87,16 @@ class Job:
         self._outcome: Result | LollmsError | None = None
         self._stopped = threading.Event()
         self._told_log = self._began = time.monotonic()
+        self.stage: Stage = "waiting"
+        """Set by the engine's thread."""
         self.ended = asyncio.Event()
         """Set when the engine does nothing more for it."""
 
     # --- on the event loop ---
 
-    async def progress(self) -> AsyncIterator[Progress]:
-        """How far it is, until the engine does nothing more for it."""
+    async def progress(self) -> AsyncIterator[Progress | Info]:
+        """How far it is, until the engine does nothing more for it; before the first step, if that does not come soon,
+        what it waits for."""
         while True:
             newest, self._newest = self._newest, None
             if newest is not None:
@@ -96,7 +105,8 @@ class Job:
                 return
             else:
                 self._news.clear()
-                await self._news.wait()
+                if not await self._hears(TELL_EVERY if self._has_to_wait() else None) and self._has_to_wait():
+                    yield Info({"status": self.stage, "model": self.order.source.name})
 
     def result(self) -> Result:
         """What came of it. Raises its error."""
@@ -130,11 +140,27 @@ class Job:
                 self.order.request_id, self.order.source.name, progress.step, progress.total, now - self._began,
             )  # fmt: skip
         if self.order.want_progress:
-            self._loop.call_soon_threadsafe(self._take, progress)
+            self._tell(self._take, progress)
 
     def finish(self, outcome: Result | LollmsError | None) -> None:
         """Tell what came of it, None if it was stopped; nothing more is done for it."""
-        self._loop.call_soon_threadsafe(self._end, outcome)
+        self._tell(self._end, outcome)
+
+    def _tell(self, action: Callable[[T], None], what: T) -> None:
+        with suppress(RuntimeError):  # the event loop has been closed: nobody is there to be told
+            self._loop.call_soon_threadsafe(action, what)
+
+    def _has_to_wait(self) -> bool:
+        """Whether that is worth a word: nothing is drawn yet, and somebody wants to know."""
+        return self.order.want_progress and self.stage != "drawing"
+
+    async def _hears(self, timeout: float | None) -> bool:
+        """Whether there is news, within that time."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._news.wait()
+        except TimeoutError:
+            return False
 
     def _take(self, progress: Progress) -> None:
         older = self._newest

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
 
 from lollms_kernel.testing.fakes.hub import FakeHub, git_sha1
 
@@ -30,6 +31,17 @@ def hub() -> Iterator[FakeHub]:
 
 def api(hub: FakeHub, token: str | bool = False) -> HfApi:
     return HfApi(endpoint=hub.url, token=token)
+
+
+def test_the_tree_has_what_a_download_of_all_needs(hub: FakeHub) -> None:
+    head = hub.repos[REPO].head
+    for revision in ("main", head):
+        listed = api(hub).list_repo_tree(REPO, revision=revision, recursive=True)
+        big, small = [entry for entry in listed if isinstance(entry, RepoFile)]
+        assert (big.path, big.size, small.lfs) == ("a.gguf", len(BIG), None)
+        assert big.lfs is not None
+        assert big.lfs.sha256 == hashlib.sha256(BIG).hexdigest()
+        assert small.blob_id == git_sha1(b"{}")
 
 
 def test_metadata_have_sizes_and_checksums(hub: FakeHub) -> None:

@@ -144,7 +144,7 @@ class DiffusersBinding(Binding):
 
     async def load(self, model: str) -> None:
         """Load `model` and unload the one before. Raises ModelNotFound or ModelLoadFailed."""
-        source = await asyncio.to_thread(self.library.find, model)
+        source = await asyncio.to_thread(self.library.obtain, model)
         await self._running().load(source)
 
     async def unload(self) -> None:
@@ -187,7 +187,7 @@ class DiffusersBinding(Binding):
 
     async def _order(self, request: GenerateRequest) -> Order:
         """The request, checked; nothing of it has reached a model."""
-        source = await asyncio.to_thread(self.library.find, request.model)
+        source = await asyncio.to_thread(self.library.obtain, request.model)
         wanted = read_parameters(request.parameters, request.prompt, self.settings)
         inputs = await asyncio.to_thread(read_inputs, request, self.settings.max_input_megapixels)
         return Order(

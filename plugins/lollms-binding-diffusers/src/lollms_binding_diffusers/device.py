@@ -30,8 +30,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     attention_slicing: bool = False
 
 
+def halves(torch: Any, settings: DiffusersSettings) -> bool:
+    """Whether models are computed in half precision. Raises ModelLoadFailed as `choose`."""
+    return _dtype(torch, settings, _device(torch, settings.device)) != "float32"
+
+
 def choose(torch: Any, settings: DiffusersSettings, weights: int, largest: int) -> Choice:
-    """How to run a model whose files hold `weights` bytes, its largest part `largest`.
+    """How to run a model whose weights take `weights` bytes in single precision, those of its largest part `largest`.
 
     Raises ModelLoadFailed where the wanted device is not there.
     """
@@ -45,10 +50,7 @@ def choose(torch: Any, settings: DiffusersSettings, weights: int, largest: int) 
 
 
 def place(device: str, free: int | None, weights: int, largest: int) -> tuple[Placement, bool]:
-    """Where the weights lie, and whether attention is computed in slices, for `free` bytes of the device.
-
-    Files of fp16 weights are estimated too low by half on a CPU, which is on the side of speed.
-    """
+    """Where the weights lie, and whether attention is computed in slices, for `free` bytes of the device."""
     if free is None or weights * ROOM <= free:
         return "device", free is not None and weights * 2 * ROOM > free
     if device != "cuda":

@@ -18,7 +18,9 @@ import msgspec
 from lollms_kernel.errors import ModelLoadFailed, ModelNotFound
 from lollms_kernel.types import ModelInfo
 
+from . import hub
 from .pipeline_kinds import IMAGES, Kind, kind_of
+from .weights import PICKLED, choose_weights
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,6 @@ INDEX = "model_index.json"
 OWN_FACTS = "lollms_model.json"
 """A file in a model's folder with what diffusers has no field for; see `Facts`."""
 
-_PICKLED = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 _MAX_JSON = 1 << 20
 
 
@@ -51,7 +52,10 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     where: Literal["folder", "file", "hub"]
     path: Path | None = None
+    """Of a hub's model its folder in the cache; None: nothing of it was fetched yet, so its kind is not known."""
     class_name: str | None = None
+    parts: tuple[str, ...] = ()
+    """The folders of a folder that its pipeline is made of."""
     kind: Kind = IMAGES
     facts: Facts = Facts()
     problem: str | None = None
@@ -84,7 +88,7 @@ class Library:
             for source in sources:
                 if wanted is None or source.name == candidate:
                     return source
-        if wanted is not None and wanted.lower().endswith(_PICKLED):
+        if wanted is not None and wanted.lower().endswith(PICKLED):
             raise ModelLoadFailed(
                 f"'{wanted[:80]}' is a pickle: opening it may run any program, so it is not opened.",
                 hint="Use the model's .safetensors file, or convert it on a machine that you can lose.",
@@ -96,11 +100,30 @@ class Library:
             "hub ids need `allow_downloads` and a place in `hub_models`.",
         )
 
+    def obtain(self, name: str | None) -> ModelSource:
+        """As `find`; of a hub's model that is not here its description is fetched. Raises ModelLoadFailed too."""
+        source = self.find(name)
+        if source.where != "hub" or source.path is not None:
+            return source
+        if not (hub.fetch_descriptions(source.name, (INDEX, OWN_FACTS)) / INDEX).is_file():
+            raise ModelLoadFailed(
+                f"'{source.name}' is no model of diffusers: it has no {INDEX}.",
+                hint="Name a repository in the format of diffusers in `hub_models`.",
+            )
+        return _of_hub(source.name)
+
     def _all(self) -> Iterator[ModelSource]:
         yield from sorted(_scan(self.folder, "", depth=1), key=lambda source: source.name.casefold())
         for name in self.hub_models:
-            yield ModelSource(name=name, where="hub")
+            yield _of_hub(name)
         yield from sorted(_scan(self.packaged, "", depth=0), key=lambda source: source.name)
+
+
+def _of_hub(name: str) -> ModelSource:
+    folder = hub.cached(name, INDEX)
+    if folder is None:
+        return ModelSource(name=name, where="hub")
+    return msgspec.structs.replace(read_folder(folder, name), where="hub")
 
 
 def _scan(folder: Path, prefix: str, depth: int) -> Iterator[ModelSource]:
@@ -147,7 +170,8 @@ def read_folder(path: Path, name: str) -> ModelSource:
             msgspec.convert(_read_json(path / OWN_FACTS), Facts) if (path / OWN_FACTS).is_file() else Facts()
         )
     except (OSError, msgspec.MsgspecError) as error:
-        return ModelSource(name=name, where="folder", path=path, problem=f"{INDEX} cannot be read: {error}")
+        reason = error.strerror if isinstance(error, OSError) else error
+        return ModelSource(name=name, where="folder", path=path, problem=f"{INDEX} cannot be read: {reason}")
     class_name = index.get("_class_name")
     problem = _problem(path, index)
     class_name = class_name if isinstance(class_name, str) else None
@@ -157,6 +181,7 @@ def read_folder(path: Path, name: str) -> ModelSource:
         path=path,
         class_name=class_name,
         kind=kind_of(class_name or ""),
+        parts=tuple(_parts(index)),
         facts=facts,
         problem=problem,
     )
@@ -171,32 +196,30 @@ def _problem(path: Path, index: dict[str, Any]) -> str | None:
     """Why a folder with this index is not loaded: it would run code that comes with it."""
     if not isinstance(index.get("_class_name"), str):
         return f"{INDEX} names no pipeline of diffusers; pipelines that bring their own code are not run"
-    for part, value in index.items():
-        if part.startswith("_") or not isinstance(value, list) or len(value) != 2:
-            continue
-        if value[0] is not None and any((path / part).glob("*.py")):
+    for part in _parts(index):
+        if any((path / part).glob("*.py")):
             return f"its part '{part}' brings its own code, which is not run"
     return None
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The weights of a folder, or the file itself."""
-    return [path] if path.is_file() else sorted(path.glob("**/*.safetensors"))
+def _parts(index: dict[str, Any]) -> Iterator[str]:
+    for part, value in index.items():
+        if not part.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] is not None:
+            yield part
 
 
-def weights_of(path: Path) -> tuple[int, int]:
-    """Bytes of all weights, and of the largest part (subfolder) alone."""
-    parts: dict[Path, int] = {}
-    for file in weight_files(path):
-        parts[file.parent] = parts.get(file.parent, 0) + file.stat().st_size
-    return sum(parts.values()), max(parts.values(), default=0)
+def weight_files(source: ModelSource, *, half: bool = False) -> tuple[str | None, list[Path]]:
+    """The variant of the weights and the files that a model is loaded from; see `choose_weights`."""
+    if source.path is None or source.where == "file":
+        return None, [] if source.path is None else [source.path]
+    names = (file.relative_to(source.path).as_posix() for file in source.path.glob("**/*.safetensors"))
+    variant, chosen = choose_weights(names, source.parts, half=half)
+    return variant, [source.path / name for name in chosen]
 
 
-def has_pickles_only(path: Path) -> bool:
-    """Whether the folder has pickled weights and no other."""
-    if weight_files(path):
-        return False
-    return any(file.suffix in _PICKLED for file in path.glob("**/*"))
+def has_pickles(path: Path) -> bool:
+    """Whether the folder has pickled weights."""
+    return any(file.suffix in PICKLED for file in path.glob("**/*"))
 
 
 def describe(source: ModelSource) -> ModelInfo:
@@ -208,12 +231,18 @@ def describe(source: ModelSource) -> ModelInfo:
         value = getattr(source.facts, name)
         if value is not None:
             details[name] = value
+    if source.where == "hub":
+        details["fetched"] = bool(weight_files(source)[1])
+        if source.path is None:
+            details["description"] = (
+                "Not fetched yet; what it makes is known when a request has asked for it."
+            )
     if source.problem:
         details["error"] = source.problem
     size = modified = None
     if source.path is not None:
         try:
-            size = weights_of(source.path)[0]
+            size = sum(file.stat().st_size for file in weight_files(source)[1])
             time = datetime.fromtimestamp(source.path.stat().st_mtime, UTC)
             modified = time.isoformat(timespec="seconds").replace("+00:00", "Z")
         except OSError as error:

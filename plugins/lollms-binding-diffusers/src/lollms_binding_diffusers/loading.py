@@ -17,11 +17,14 @@ from diffusers import AutoModel, DiffusionPipeline
 
 from lollms_kernel.errors import LollmsError, ModelLoadFailed
 
-from .device import Choice, choose
-from .library import ModelSource, config_folder, has_pickles_only, weight_files, weights_of
+from .device import Choice, choose, halves
+from .hub import fetch_configuration, fetch_model
+from .library import ModelSource, config_folder, has_pickles, weight_files
 from .memory import freeing, is_exhaustion
+from .paths import reason
 from .settings import DiffusersSettings
 from .tasks import TaskPipelines
+from .weights import float32_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +57,24 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(source: ModelSource, settings: DiffusersSettings, root: Path) -> LoadedModel:
-    """Load one model. Raises ModelLoadFailed with what is wrong and the cure."""
+    """Load one model; what is missing of a hub's is fetched. Raises ModelLoadFailed with what is wrong and the cure."""
     started = time.perf_counter()
     if source.problem is not None:
         raise ModelLoadFailed(f"Model '{source.name}' is not loaded: {source.problem}.")
-    if source.path is not None and source.where == "folder" and has_pickles_only(source.path):
+    assert source.path is not None
+    half = halves(torch, settings)
+    if source.where == "hub":
+        fetch_model(source.name, source.path, source.parts, half=half)
+    variant, files = weight_files(source, half=half)
+    if not files and has_pickles(source.path):
         raise ModelLoadFailed(
             f"Model '{source.name}' has pickled weights only: opening them may run any program.",
             hint="Get its .safetensors files.",
         )
-    weights, largest = weights_of(source.path) if source.path is not None else (0, 0)
-    choice = choose(torch, settings, weights, largest)
+    choice = choose(torch, settings, *float32_bytes(files))
     torch.set_num_threads(choice.threads)
     pipeline, checked, loras = freeing(
-        f"loading '{source.name}'", lambda: _assembled(source, settings, root, choice)
+        f"loading '{source.name}'", lambda: _assembled(source, variant, settings, root, choice)
     )
     seconds = time.perf_counter() - started
     facts = msgspec.structs.asdict(choice)
@@ -83,11 +90,11 @@ def load_model(source: ModelSource, settings: DiffusersSettings, root: Path) -> 
 
 
 def _assembled(
-    source: ModelSource, settings: DiffusersSettings, root: Path, choice: Choice
+    source: ModelSource, variant: str | None, settings: DiffusersSettings, root: Path, choice: Choice
 ) -> tuple[Any, bool, tuple[str, ...]]:
     """The pipeline in its place, whether it has a safety checker, and the names of its LoRAs."""
     try:
-        pipeline = _pipeline(source, settings, choice)
+        pipeline = _pipeline(source, variant, settings, choice)
         checked = _put_on(pipeline, settings, root, choice)
         loras = _add_loras(pipeline, settings, root)
         _move(pipeline, choice)
@@ -99,67 +106,42 @@ def _assembled(
         if is_exhaustion(error):
             raise
         logger.warning("model %s", source.name, exc_info=True)
+        assert source.path is not None
+        others = (root / text for text in (settings.vae_path, *settings.lora_paths) if text is not None)
+        why = reason(error, root, source.path.parent, *(path.parent for path in others))
         raise ModelLoadFailed(
-            f"Model '{source.name}' cannot be loaded: {_first_line(error)}", hint=_cure(source, error)
+            f"Model '{source.name}' cannot be loaded: {why}", hint=_cure(source, error)
         ) from error
     return pipeline, checked, loras
 
 
-def _pipeline(source: ModelSource, settings: DiffusersSettings, choice: Choice) -> Any:
+def _pipeline(source: ModelSource, variant: str | None, settings: DiffusersSettings, choice: Choice) -> Any:
     dtype = getattr(torch, choice.dtype)
-    if source.where == "hub":
-        if not settings.allow_downloads:
-            raise ModelLoadFailed(
-                f"Model '{source.name}' would have to be downloaded.",
-                hint="Set `allow_downloads: true` in the instance file, or put the model into the models folder.",
-            )
-        return DiffusionPipeline.from_pretrained(source.name, dtype=dtype, use_safetensors=True)
-    assert source.path is not None
-    if source.where == "folder":
-        return DiffusionPipeline.from_pretrained(
-            source.path,
-            dtype=dtype,
-            variant=_variant(source.path),
-            use_safetensors=True,
-            local_files_only=True,
-        )
-    return _single_file(source.path, settings, dtype)
-
-
-def _variant(folder: Path) -> str | None:
-    """`fp16` where a part of the model lies there in no other precision, as in downloads of half the size."""
-    parts: dict[Path, set[bool]] = {}
-    for file in weight_files(folder):
-        parts.setdefault(file.parent, set()).add(".fp16" in file.name)
-    return "fp16" if {True} in parts.values() else None
-
-
-def _single_file(path: Path, settings: DiffusersSettings, dtype: Any) -> Any:
-    """A checkpoint in one file: its configuration lies beside it, or comes from the hub where that is allowed."""
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
-
-    config = config_folder(path)
-    if config.is_dir():
-        name = DiffusionPipeline.load_config(config)["_class_name"]
-    else:
-        kind = infer_diffusers_model_type(load_single_file_checkpoint(str(path), local_files_only=True))
-        name = _class_of(kind)
-    extra = {"config": str(config)} if config.is_dir() else {}
-    offline = config.is_dir() or not settings.allow_downloads
-    return getattr(diffusers, name).from_single_file(
-        str(path), dtype=dtype, local_files_only=offline, **extra
+    if source.where == "file":
+        return _single_file(source, settings, dtype)
+    return DiffusionPipeline.from_pretrained(
+        source.path, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
     )
 
 
-def _class_of(kind: str) -> str:
-    """The pipeline class of a checkpoint whose type the library has recognised."""
-    if kind.startswith("flux"):
-        return "FluxPipeline"
-    if kind.startswith("sd3"):
-        return "StableDiffusion3Pipeline"
-    if kind.startswith("xl"):
-        return "StableDiffusionXLPipeline"
-    return "StableDiffusionInpaintPipeline" if "inpainting" in kind else "StableDiffusionPipeline"
+def _single_file(source: ModelSource, settings: DiffusersSettings, dtype: Any) -> Any:
+    """A checkpoint in one file: its configuration lies beside it, or comes from the hub where that is allowed."""
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
+
+    assert source.path is not None
+    config = config_folder(source.path)
+    if not config.is_dir():
+        checkpoint = load_single_file_checkpoint(str(source.path), local_files_only=True)
+        repo = fetch_diffusers_config(checkpoint)["pretrained_model_name_or_path"]
+        if not settings.allow_downloads or repo not in settings.hub_models:
+            raise ModelLoadFailed(
+                f"Model '{source.name}' is a single file, and its configuration is not there.",
+                hint=f"Put a diffusers folder without weights beside it, named '{config.name}'; or set "
+                f"`allow_downloads: true` and name '{repo}' in `hub_models`.",
+            )
+        config = fetch_configuration(repo)
+    kind = getattr(diffusers, DiffusionPipeline.load_config(config)["_class_name"])
+    return kind.from_single_file(str(source.path), dtype=dtype, config=str(config), local_files_only=True)
 
 
 def _put_on(pipeline: Any, settings: DiffusersSettings, root: Path, choice: Choice) -> bool:
@@ -219,18 +201,9 @@ def _needs_sentencepiece(folder: Path) -> bool:
     return any(alone) and importlib.util.find_spec("sentencepiece") is None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 def _cure(source: ModelSource, error: Exception) -> str:
     if isinstance(error, ImportError):
         return "Install the library that this says the model needs, with `pip install`, where the server is installed."
-    if source.where == "folder" and source.path is not None and _needs_sentencepiece(source.path):
+    if source.path is not None and _needs_sentencepiece(source.path):
         return "Its tokenizer is a file of sentencepiece: `pip install sentencepiece protobuf`, where the server is."
-    if source.where == "file" and source.path is not None and not config_folder(source.path).is_dir():
-        return (
-            f"Offline, a single file needs its configuration: a diffusers folder without weights beside it, named "
-            f"'{config_folder(source.path).name}'; or set `allow_downloads: true`."
-        )
     return "The server's log has the details. An incomplete download is the usual reason."

@@ -73,6 +73,17 @@ class FakeRepo(msgspec.Struct, kw_only=True):
             "siblings": [self._sibling(name, blobs) for name in self.files],
         }
 
+    def tree(self) -> list[dict[str, Any]]:
+        """What `/api/models/…/tree/…` says of its files."""
+        found = []
+        for name in self.files:
+            told = self._sibling(name, blobs=True)
+            entry = {"type": "file", "path": name, "size": told["size"], "oid": told["blobId"]}
+            if "lfs" in told:
+                entry["lfs"] = {"oid": told["lfs"]["sha256"], "size": told["size"], "pointerSize": POINTER}
+            found.append(entry)
+        return found
+
     def _sibling(self, name: str, blobs: bool) -> dict[str, Any]:
         if not blobs:
             return {"rfilename": name}
@@ -191,9 +202,16 @@ class FakeHub(FakeServer):
         return Reply(headers=headers, frames=(msgspec.json.encode(entries),))
 
     def _metadata(self, request: Received, path: str) -> Reply:
-        repo = self._named("/".join(path.split("/")[:2]))
+        owner, name, *rest = path.split("/")
+        repo = self._named(f"{owner}/{name}")
         if repo is None:
             return _refused(401 if not self.token else 404, "RepoNotFound", "Repository not found")
+        if rest[:1] == ["tree"]:
+            return (
+                Reply.of(repo.tree())
+                if rest[1:] in (["main"], [repo.head])
+                else _refused(404, "RevisionNotFound", "")
+            )
         return Reply.of(repo.entry(blobs="blobs" in request.query))
 
     def _named(self, name: str) -> FakeRepo | None:

@@ -1,0 +1,171 @@
+"""Models of the Hugging Face hub: what its cache on this machine holds, and fetching what diffusers needs of them.
+
+Once a model is there, its folder in the cache is read like any other and the hub is not asked again.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lollms_kernel.errors import ModelLoadFailed
+
+from .weights import choose_weights
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY: float = 5.0
+"""Seconds between two lines of the log that say how far a download is."""
+_CONFIGURATION: Final = (".json", ".txt", ".model", ".jinja")
+
+
+def cached(repo: str, file: str) -> Path | None:
+    """The folder of the cache that has this file of a repository; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo, file)
+    except HFValidationError:  # no repository is called so, which is told when it is asked for
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def fetch_descriptions(repo: str, files: Sequence[str]) -> Path:
+    """The folder of the cache with those of `files` that the repository has. Raises ModelLoadFailed."""
+    return _fetched(repo, None, list(files))
+
+
+def fetch_model(repo: str, folder: Path, parts: Collection[str], *, half: bool) -> None:
+    """Have everything in its folder of the cache that a model of these parts is loaded from, and nothing else.
+
+    Raises ModelLoadFailed, also for a model that brings its own code.
+    """
+    names = _names(repo, folder)
+    code = next((name for name in names if name.endswith(".py") and name.partition("/")[0] in parts), None)
+    if code is not None:
+        raise ModelLoadFailed(
+            f"Model '{repo}' is not loaded: it brings its own code ({code}), which is not run."
+        )
+    _, wanted = choose_weights(names, parts, half=half)
+    _fetched(repo, folder, [*wanted, *(name for name in names if _configures(name, parts))])
+
+
+def fetch_configuration(repo: str) -> Path:
+    """The folder of the cache with the configuration of a repository's model, without weights.
+
+    Raises ModelLoadFailed.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = [f"*{suffix}" for suffix in _CONFIGURATION]
+    try:
+        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return _fetched(repo, None, patterns)
+
+
+def _configures(name: str, parts: Collection[str]) -> bool:
+    part = name.rpartition("/")[0]
+    return name.endswith(_CONFIGURATION) and (not part or part in parts)
+
+
+def _names(repo: str, folder: Path) -> list[str]:
+    """The files of a repository at the commit of a folder; those in the folder where the hub cannot be asked."""
+    import huggingface_hub
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return [file.path for file in huggingface_hub.get_cached_repo_tree(repo, revision=folder.name)]
+    except CachedRepoTreeNotFoundError:
+        pass
+    try:
+        return huggingface_hub.HfApi().list_repo_files(repo, revision=folder.name)
+    except Exception as error:
+        here = [path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file()]
+        if any(name.endswith(".safetensors") for name in here):
+            logger.info("The hub does not tell the files of %s; those in the cache are used.", repo)
+            return here
+        raise _explained(error, repo) from error
+
+
+def _fetched(repo: str, folder: Path | None, patterns: list[str]) -> Path:
+    import huggingface_hub
+
+    if folder is not None and all((folder / name).is_file() for name in patterns):
+        return folder
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo,
+                revision=None if folder is None else folder.name,
+                allow_patterns=patterns,
+                library_name="lollms",
+                tqdm_class=_progress(repo),
+            )
+        )
+    except Exception as error:  # the library raises its own errors and those of its HTTP library
+        raise _explained(error, repo) from error
+
+
+def _progress(repo: str) -> Any:
+    """A class of progress bars that tell the log."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    class Told(tqdm):  # type: ignore[misc]  # it has no types
+        """Its library makes one for bytes, and others that count nothing of interest."""
+
+        monitor_interval = 0  # no thread that watches it
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.told = time.monotonic()
+            super().__init__(
+                *arguments, **{**options, "file": io.StringIO(), "mininterval": 0, "miniters": 1}
+            )
+
+        def display(self, *_: Any, **__: Any) -> None:
+            now = time.monotonic()
+            if self.unit != "B" or not self.n or now - self.told < LOG_EVERY:
+                return
+            self.told = now
+            total = f"{self.total / 1e6:.0f}" if self.total else "?"
+            logger.info("Model %s: %.0f of %s MB are fetched.", repo, self.n / 1e6, total)
+
+    return Told
+
+
+def _explained(error: Exception, repo: str) -> ModelLoadFailed:
+    """The error for what huggingface_hub raises, which names its causes in several layers."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    what = f"Model '{repo}' cannot be fetched"
+    if "HFValidationError" in names:
+        return ModelLoadFailed(
+            f"{what}: no repository is called so.", hint="Correct `hub_models`: OWNER/NAME, as on the hub."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return ModelLoadFailed(f"{what}: {error.strerror}.", hint="Is there room where HF_HOME says?")
+    if "GatedRepoError" in names:
+        return ModelLoadFailed(
+            f"{what}: its owner wants to be asked first.",
+            hint="Ask for access on its page on the hub, and set HF_TOKEN to your token where the server starts.",
+        )
+    if "RepositoryNotFoundError" in names:
+        return ModelLoadFailed(
+            f"{what}: the hub does not have it, or it is private.",
+            hint="Compare `hub_models` with the hub; for private ones set HF_TOKEN where the server starts.",
+        )
+    if "OfflineModeIsEnabled" in names:
+        return ModelLoadFailed(f"{what}: HF_HUB_OFFLINE is set.", hint="Unset it where the server starts.")
+    logger.warning("%s", what, exc_info=error)
+    return ModelLoadFailed(
+        f"{what}: the hub did not answer as it should ({type(causes[-1]).__name__}).",
+        hint="Is this machine connected? What was fetched is kept; try again. The server's log has the details.",
+    )

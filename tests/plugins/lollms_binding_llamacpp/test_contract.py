@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -124,6 +126,40 @@ async def test_all_that_the_binding_can_do_comes_through_the_worker(in_worker: W
     shared = {in_worker.gpu_need(request).share, in_worker.gpu_need(request).share}
     assert len(shared) == 1
     assert shared != {None}
+
+
+async def test_who_waits_for_a_slot_longer_than_a_hang_may_last_is_answered(
+    make_model: Any, tmp_path: Path
+) -> None:
+    make_model()
+    settings = LlamaCppBinding.Settings(
+        type="llamacpp_binding", binding_instance_name="busy", default_model="alphabet", parallel=1,
+        context_shift=True,
+    )  # fmt: skip
+    context = BindingContext(models_folder=tmp_path / "models", root=tmp_path)
+    limits = WorkersConfig(heartbeat_interval=0.1, heartbeat_timeout=60, stall_timeout=1)
+    binding = WorkerBinding(LlamaCppBinding(settings, context), limits, lambda event: None)
+    await binding.open()
+    endless = GenerateRequest(id="1", raw_prompt="?", parameters={"ignore_eos": True, "max_tokens": -1})
+    waiting = GenerateRequest(id="2", raw_prompt="y", parameters={"max_tokens": 1})
+
+    async def answer() -> list[str]:
+        async with aclosing(binding.generate(waiting)) as stream:
+            return [chunk.text async for chunk in stream if isinstance(chunk, TextDelta)]
+
+    try:
+        async with aclosing(binding.generate(endless)) as stream:
+            await anext(stream)
+            pid, asked = binding.pid, asyncio.create_task(answer())
+            async with asyncio.timeout(60):
+                until = time.monotonic() + 3 * limits.stall_timeout
+                while time.monotonic() < until:
+                    await anext(stream)
+            assert not asked.done()
+        assert await asyncio.wait_for(asked, 60) == ["z"]
+        assert binding.pid == pid
+    finally:
+        await binding.close()
 
 
 async def test_after_a_crash_the_next_request_loads_the_model_again(in_worker: WorkerBinding) -> None:

@@ -16,6 +16,7 @@ from lollms_binding_llamacpp.engine import Engine, EngineSpec
 from lollms_binding_llamacpp.job import Job, Piece
 from lollms_binding_llamacpp.native import Stopped
 from lollms_binding_llamacpp.parameters import Sampling
+from lollms_binding_llamacpp.pulse import beats
 from lollms_kernel.errors import ModelLoadFailed, ShuttingDown
 from lollms_kernel.types import GenerateRequest
 
@@ -54,6 +55,17 @@ async def test_a_running_answer_stops_when_asked(engine: Engine) -> None:
     text, result = await finish(engine, Job(tokens=list(b"vwx"), sampling=Sampling()))
     assert text == "yz"
     assert result.cached_tokens == 0
+
+
+async def test_each_step_and_each_piece_of_a_model_moves_the_pulse(spec: EngineSpec) -> None:
+    seen = [beats()]
+    engine = await Engine.load(spec)
+    seen.append(beats())
+    await finish(engine, Job(tokens=list(b"vwx"), sampling=Sampling()))
+    seen.append(beats())
+    await engine.close()
+    assert seen == sorted(set(seen))
+    assert beats() == seen[-1]  # nothing else moves it
 
 
 async def test_reading_a_prompt_stops_between_steps(spec: EngineSpec) -> None:

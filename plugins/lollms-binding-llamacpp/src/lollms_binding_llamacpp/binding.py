@@ -42,6 +42,7 @@ from .job import Piece, Reading, Result
 from .library import GUIDE, Library, ModelFile, describe, embeds, reranks
 from .one_model import OneModel
 from .parameters import read_sampling
+from .pulse import beats
 from .settings import DEFAULT_MODELS_FOLDER, LlamaCppSettings
 from .tool_calls import ToolCallParser
 from .tool_formats import described
@@ -88,6 +89,11 @@ class LlamaCppBinding(Binding):
     def parallel(self) -> int | None:
         """No limit of its own: more requests than slots wait in the engine, which is fair to all tenants."""
         return None
+
+    @property
+    def pulse(self) -> int:
+        """See `pulse`: a long prompt, a large model or a long line of requests is no hang."""
+        return beats()
 
     @property
     def default_parameters(self) -> Parameters:

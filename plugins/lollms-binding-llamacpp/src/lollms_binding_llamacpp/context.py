@@ -16,6 +16,7 @@ import numpy as np
 from lollms_kernel.errors import GenerationFailed
 
 from .native import LoadFailed, Model, StopFlag, Stopped, complaints, is_set_in_c
+from .pulse import beat
 
 CACHE_TYPES = {"fp16": 1, "q8_0": 8, "q4_0": 2}
 FLASH_ATTENTION_AUTO, FLASH_ATTENTION_ON = -1, 1
@@ -149,6 +150,7 @@ class Context:
         if not 0 < number <= batch.size - start:
             raise GenerationFailed(f"A step of {number} tokens was planned.", hint="Please report this.")
         code = llama.llama_decode(self.pointer, batch.view(start, number))
+        beat()
         if code == 0:
             return
         if code == _FULL:

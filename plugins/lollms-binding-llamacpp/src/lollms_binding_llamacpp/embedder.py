@@ -22,6 +22,7 @@ from lollms_kernel.errors import GenerationFailed, InvalidRequest, LollmsError, 
 from .context import Batch
 from .in_thread import in_thread
 from .native import Model, complaints
+from .pulse import beat
 from .stream import Ended, Outbox, Stream
 
 POOLINGS = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
@@ -197,6 +198,7 @@ class _Context:
             code = llama.llama_decode(self.pointer, self._batch.view(0, self._batch.count))
         else:
             code = llama.llama_encode(self.pointer, self._batch.view(0, self._batch.count))
+        beat()
         if code != 0:
             reason = "; ".join(complaints()[-2:]) or f"code {code}"
             raise GenerationFailed(f"llama.cpp could not embed the input: {reason}", hint="Is memory short?")

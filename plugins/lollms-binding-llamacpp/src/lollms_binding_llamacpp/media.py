@@ -21,6 +21,7 @@ from lollms_kernel.types import Media
 from .in_thread import in_thread
 from .job import MediaRun
 from .prompt import Chat, Prompt, PromptMaker
+from .pulse import beat
 from .turns import MEDIA_MARKER, PLAIN_MARKER
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class MediaReader:
             False,
             ctypes.byref(after),
         )
+        beat()
         if code != 0:
             context.remove(work.held.id, position, -1)
             raise GenerationFailed(

@@ -18,6 +18,8 @@ import llama_cpp.llama_cpp as llama
 
 from lollms_kernel.errors import GenerationFailed, InvalidRequest
 
+from .pulse import beat
+
 logger = logging.getLogger(__name__)
 
 _LEVEL_ERROR = 4
@@ -52,6 +54,12 @@ class StopFlag:
     def address(self) -> ctypes.c_void_p:
         """Where `is_set_in_c` looks."""
         return ctypes.cast(self._text, ctypes.c_void_p)
+
+
+def _loads_on(stop: StopFlag) -> bool:
+    """Called by llama.cpp with every piece of a model that is in memory; False gives up."""
+    beat()
+    return not stop.is_set()
 
 
 _libc = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
@@ -120,7 +128,7 @@ class Model:
             shares = (ctypes.c_float * devices)(*tensor_split)
             parameters.tensor_split = shares
         if stop is not None:
-            go_on = llama.llama_progress_callback(lambda _progress, _data: not stop.is_set())
+            go_on = llama.llama_progress_callback(lambda _progress, _data: _loads_on(stop))
             parameters.progress_callback = go_on
         complaints()
         self.pointer = llama.llama_model_load_from_file(bytes(path), parameters)

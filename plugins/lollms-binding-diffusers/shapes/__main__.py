@@ -8,11 +8,13 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+THREADS: Final = 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -41,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("step", choices=("train", "evaluate", "build"), nargs="?", default="build")
     parser.add_argument("--work", type=Path, default=HERE / "build", help="folder of intermediate files")
     parser.add_argument("--output", type=Path, default=TARGET, help="folder of the model")
-    parser.add_argument("--autoencoder-steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=1800, help="training steps of the diffusion model")
+    parser.add_argument("--autoencoder-steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=5000, help="training steps of the diffusion model")
     parser.add_argument("--start", type=Path, help="model to go on from, with a rate that only falls")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--seed", type=int, default=1)
@@ -64,42 +66,71 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train both networks and write the model to `options.output`, figures to the work folder."""
+    """Train both networks, write the model to `options.output`, and what it took to the work folder."""
     import torch
-    from diffusers import AutoencoderTiny
+    from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
     from . import autoencoder, diffusion, tokenizer
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
-    started, cpu = time.monotonic(), time.process_time()
-    scenes = autoencoder.training_scenes()
-    name = f"autoencoder-{options.seed}-{options.autoencoder_steps}"
-    if (options.work / name).is_dir():
-        coder = AutoencoderTiny.from_pretrained(options.work / name).eval().requires_grad_(False)
-    else:
-        coder = autoencoder.train(scenes, options.autoencoder_steps, options.seed)
-        coder.save_pretrained(options.work / name)
-    words = tokenizer.write(options.work / "tokenizer")
-    usual = diffusion.Plan(options.steps, options.seed, start=options.start)
+    scenes, work, seed = autoencoder.training_scenes(), options.work, options.seed
+    words = tokenizer.write(work / "tokenizer")
+    usual = diffusion.Plan(options.steps, seed, start=options.start)
     rates = {"rate": usual.rate * options.rate, "text_rate": usual.text_rate * options.rate}
     plan = replace(usual, **rates)
-    pipeline = diffusion.train(
-        words, coder, scenes, plan, lambda step, so_far: so_far.save_pretrained(options.work / f"step-{step}")
+    first = Stage(work / f"autoencoder-{seed}-{options.autoencoder_steps}")
+    coder = first.result(
+        AutoencoderTiny, lambda: autoencoder.train(scenes, options.autoencoder_steps, seed)
+    ).requires_grad_(False)
+    second = Stage(work / f"diffusion-{seed}-{options.autoencoder_steps}-{options.steps}-{options.rate:g}")
+    pipeline = second.result(
+        StableDiffusionPipeline,
+        lambda: diffusion.train(
+            words, coder, scenes, plan, lambda step, so_far: so_far.save_pretrained(work / f"step-{step}")
+        ),
     )
     pipeline.save_pretrained(options.output)
     (options.output / "lollms_model.json").write_text(
         json.dumps(FACTS, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    for file in options.output.glob("**/*.json"):
+        read = json.loads(file.read_text())
+        if read.pop("_name_or_path", None) is not None:  # where an earlier run's stage lay on this machine
+            file.write_text(json.dumps(read, indent=2) + "\n", encoding="utf-8")
+    spent = [stage.minutes for stage in (first, second)]
     figures = {
         "autoencoder_steps": options.autoencoder_steps,
         "steps": options.steps,
         "batch": plan.batch,
-        "seed": options.seed,
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+        "seed": seed,
+        "threads": THREADS,
+        "minutes": round(sum(wall for wall, _ in spent), 1),
+        "cpu_minutes": round(sum(cpu for _, cpu in spent), 1),
     }
-    (options.work / "training.json").write_text(json.dumps(figures), encoding="utf-8")
+    (work / "training.json").write_text(json.dumps(figures), encoding="utf-8")
+
+
+class Stage:
+    """A part of the training whose result stays in the work folder: a build that was interrupted goes on there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.minutes = (0.0, 0.0)
+        """Minutes of the clock and of the processors that it took."""
+
+    def result(self, kind: Any, make: Callable[[], Any]) -> Any:
+        """What an earlier run left, else what `make` makes."""
+        note = self.folder / "minutes.json"
+        if note.is_file():
+            self.minutes = tuple(json.loads(note.read_text()))
+            return kind.from_pretrained(self.folder)
+        started, cpu = time.monotonic(), time.process_time()
+        made = make()
+        self.minutes = ((time.monotonic() - started) / 60, (time.process_time() - cpu) / 60)
+        made.save_pretrained(self.folder)
+        note.write_text(json.dumps(self.minutes))
+        return made
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains the small autoencoder: 64×64 pictures to 8×8 latents of 8 channels, of about unit variance, and back."""
+"""Trains the small autoencoder: 64×64 pictures to 8×8 latents of 16 channels, of about unit variance, and back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from typing import Any, Final
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
-from torch import Tensor
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from torch import Tensor, nn
 
 from .pictures import Scene, all_scenes, draw
 
 _log = logging.getLogger(__name__)
-BATCH: Final = 24
+BATCH: Final = 16
+RATE: Final = 3e-3
+LATENT_CHANNELS: Final = 16
+NOISE: Final = (
+    0.2  # at most so much of a latent's deviation: the denoiser's latents will not be perfect either
+)
 
 
 def to_tensor(pictures: list[Any]) -> Tensor:
@@ -23,34 +29,51 @@ def to_tensor(pictures: list[Any]) -> Tensor:
 
 
 def new() -> AutoencoderTiny:
-    """An untrained autoencoder that halves three times."""
-    return AutoencoderTiny(
-        encoder_block_out_channels=(32, 32, 32, 32),
-        decoder_block_out_channels=(32, 32, 32, 32),
+    """An autoencoder that halves three times, begun as one that keeps every eighth pixel and enlarges it again.
+
+    From there it learns several times faster than from noise alone.
+    """
+    model = AutoencoderTiny(
+        encoder_block_out_channels=(24, 24, 24, 24),
+        decoder_block_out_channels=(24, 24, 24, 24),
         num_encoder_blocks=(0, 0, 1, 1),
-        num_decoder_blocks=(2, 2, 1, 0),
-        latent_channels=8,
+        num_decoder_blocks=(3, 3, 1, 0),
+        latent_channels=LATENT_CHANNELS,
         scaling_factor=1.0,
     )
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    blocks = [part for part in model.modules() if isinstance(part, AutoencoderTinyBlock)]
+    for block in blocks:
+        block.conv[-1].weight.data *= 0.2
+    inside = {layer for block in blocks for layer in block.modules()}
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer not in inside:
+            noise = 0.5 * layer.weight.data
+            nn.init.dirac_(layer.weight)
+            layer.weight.data += noise
+    return model
 
 
 def train(scenes: list[Scene], steps: int, seed: int) -> AutoencoderTiny:
-    """Train for `steps` steps; the latents' mean and variance are pulled to 0 and 1, and noise makes them forgiving."""
+    """Train for `steps` steps on pictures and their edges; the latents' mean and variance are pulled to 0 and 1."""
     torch.manual_seed(seed)
     dice, model = random.Random(seed), new().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2.5e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     running = 1.0
     for step in range(steps):
         pictures = to_tensor([draw(dice.choice(scenes), dice) for _ in range(BATCH)])
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = model.encode(pictures).latents.float()
+        latents = model.encode(pictures).latents
         mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-        noisy = latents + 0.05 * torch.randn_like(latents)
-        with torch.autocast("cpu", torch.bfloat16):
-            restored = model.decode(noisy).sample
-        error = (restored.float() - pictures).abs().mean()
-        loss = error + 0.02 * (mean.square().mean() + (deviation - 1).square().mean())
+        noise = NOISE * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(latents)
+        wrong = model.decode(latents + noise).sample - pictures
+        error = wrong.abs().mean()
+        edges = wrong.diff(dim=2).abs().mean() + wrong.diff(dim=3).abs().mean()
+        loss = error + edges + 0.02 * (mean.square().mean() + (deviation - 1).square().mean())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -58,7 +81,7 @@ def train(scenes: list[Scene], steps: int, seed: int) -> AutoencoderTiny:
         plan.step()
         running += max(0.02, 1 / (step + 1)) * (error.item() - running)
         if step % 100 == 0:
-            _log.info("autoencoder step %d error %.4f deviation %.2f", step, running, deviation.mean().item())
+            _log.info("autoencoder step %d error %.4f edges %.4f", step, running, edges.item())
     return model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 

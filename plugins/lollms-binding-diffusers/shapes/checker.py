@@ -9,7 +9,7 @@ import numpy as np
 from .pictures import COLOURS, POSITIONS, SHAPES, Pixels, Scene, coverage
 
 NEAR: Final = 70.0  # how far a colour may be from its name's, as a distance in RGB
-ALIKE: Final = 0.7  # how much of shape and outline together must be shared (intersection over union)
+ALIKE: Final = 0.78  # how much of shape and outline together must be shared (intersection over union)
 UNKNOWN: Final = "unknown"
 
 

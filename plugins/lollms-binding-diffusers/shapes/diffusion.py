@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from .autoencoder import to_tensor
+from .autoencoder import LATENT_CHANNELS, to_tensor
 from .captions import caption
 from .pictures import SLIGHT, Scene, draw
 from .tokenizer import END, MAX_LENGTH, START
@@ -72,8 +72,8 @@ def new_unet() -> UNet2DConditionModel:
     """An untrained denoiser of 8×8 latents; words enter by attention at 4×4, and all together beside the time."""
     return UNet2DConditionModel(
         sample_size=8,
-        in_channels=8,
-        out_channels=8,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
         block_out_channels=(32, 96),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D"),

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from .captions import caption
-from .checker import read
+from .checker import ALIKE, read
 from .pictures import Scene, all_scenes, draw
 
 _log = logging.getLogger(__name__)
@@ -106,13 +106,15 @@ def report(folder: Path, training: Path, *, every: int = 1) -> list[str]:
         "judged by `checker.py` from the pixels alone.",
         "",
         f"- Size: {size / 1e6:.2f} MB with tokenizer and configuration; {steps} steps, guidance {guidance:g}.",
+        f"- The checker asks that a drawn shape and the ideal one share {ALIKE:.0%} (`ALIKE`).",
         f"- The checker itself, on {checker.asked} drawn pictures with random shifts: {checker.percent:.2f} %.",
     ]
     if training.is_file():
         known = json.loads(training.read_text())
         lines.append(
             f"- Training: {known['autoencoder_steps']} steps of the autoencoder and {known['steps']} of the diffusion "
-            f"model (batches of {known['batch']}), seed {known['seed']}: {known['cpu_minutes']:g} minutes of one core."
+            f"model (batches of {known['batch']}), seed {known['seed']}: {known['cpu_minutes']:g} minutes of CPU time "
+            f"on {known['threads']} cores, {known['minutes']:g} on the clock."
         )
     lines += ["", "| captions | pictures | met | wrong shape | colour | background | place |"]
     lines += ["|---|---|---|---|---|---|---|"]

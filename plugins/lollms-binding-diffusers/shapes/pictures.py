@@ -31,6 +31,8 @@ POSITIONS: Final = {
     "top": (0.0, -11.0),
     "bottom": (0.0, 11.0),
 }
+RADIUS: Final = 19.0
+SOFT: Final = 3.0  # width of an edge in pixels: 8×8 latents cannot hold sharper ones
 HELD_OUT_SHARE: Final = 10  # one in ten combinations of shape, colour and background is never trained on
 
 
@@ -73,7 +75,7 @@ def coverage(shape: str, x: float, y: float, radius: float, size: int = SIZE) ->
     axis = np.arange(size, dtype=np.float32) + 0.5
     across, down = axis[None, :] - np.float32(x), axis[:, None] - np.float32(y)
     distance = _distance(shape, across, down, radius)
-    covered: Pixels = np.clip(0.5 - distance, 0, 1).astype(np.float32)
+    covered: Pixels = np.clip(0.5 - distance / SOFT, 0, 1).astype(np.float32)
     return covered
 
 
@@ -106,14 +108,17 @@ class Shake:
     colour: float
 
 
-WIDE: Final = Shake(1.5, 1.5, 6)
+WIDE: Final = Shake(1.0, 1.0, 6)
 SLIGHT: Final = Shake(0.75, 1.0, 4)
 
 
 def draw(scene: Scene, dice: random.Random | None = None, shake: Shake = WIDE) -> Pixels:
     """The scene as `(SIZE, SIZE, 3)` values 0 to 255; `dice` shakes place, size and colours a little."""
     x, y = (SIZE / 2 + shift for shift in POSITIONS[scene.position])
-    radius, colours = 17.0, [np.array(COLOURS[name], np.float32) for name in (scene.colour, scene.background)]
+    radius, colours = (
+        RADIUS,
+        [np.array(COLOURS[name], np.float32) for name in (scene.colour, scene.background)],
+    )
     if dice is not None:
         x, y = x + dice.uniform(-shake.place, shake.place), y + dice.uniform(-shake.place, shake.place)
         radius = dice.uniform(radius - shake.radius, radius + shake.radius)

@@ -182,8 +182,12 @@ def test_pieces_of_tokens_are_bytes_where_they_are_no_text(engine: httpx.Client)
 def test_vectors_are_normalised_and_the_same_in_either_format(
     sdk: openai.OpenAI, engine: httpx.Client
 ) -> None:
-    coded = sdk.embeddings.create(model="any", input=["Hello", "How do I stop the server?"])
-    plain = engine.post("/v1/embeddings", json={"input": "Hello"}).json()["data"][0]["embedding"]
+    texts = [
+        "Hello",
+        "How do I stop the server?",
+    ]  # the same in both: company changes the last digits on some CPUs
+    coded = sdk.embeddings.create(model="any", input=texts)
+    plain = engine.post("/v1/embeddings", json={"input": texts}).json()["data"][0]["embedding"]
     assert coded.data[0].embedding == pytest.approx(plain, abs=1e-5)
     assert math.sqrt(sum(value * value for value in plain)) == pytest.approx(1, abs=1e-4)
     assert coded.data[0].embedding != pytest.approx(coded.data[1].embedding, abs=1e-2)

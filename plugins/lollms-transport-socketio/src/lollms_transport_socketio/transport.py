@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATH = "/socket.io/"
-LAST_WORDS = 0.5
+LAST_WORDS = 2.0
 """Seconds beyond the grace in which clients still hear that their answer was broken off."""
 
 

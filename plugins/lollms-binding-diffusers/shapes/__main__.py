@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,8 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=TARGET, help="folder of the model")
     parser.add_argument("--autoencoder-steps", type=int, default=2500)
     parser.add_argument("--steps", type=int, default=5000, help="training steps of the diffusion model")
-    parser.add_argument("--start", type=Path, help="model to go on from, with a rate that only falls")
-    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="evaluate every so many captions only")
     parser.add_argument("--results", action="store_true", help="write RESULTS.md")
@@ -76,14 +73,12 @@ def train(options: argparse.Namespace) -> None:
     torch.use_deterministic_algorithms(True)
     scenes, work, seed = autoencoder.training_scenes(), options.work, options.seed
     words = tokenizer.write(work / "tokenizer")
-    usual = diffusion.Plan(options.steps, seed, start=options.start)
-    rates = {"rate": usual.rate * options.rate, "text_rate": usual.text_rate * options.rate}
-    plan = replace(usual, **rates)
+    plan = diffusion.Plan(options.steps, seed)
     first = Stage(work / f"autoencoder-{seed}-{options.autoencoder_steps}")
     coder = first.result(
         AutoencoderTiny, lambda: autoencoder.train(scenes, options.autoencoder_steps, seed)
     ).requires_grad_(False)
-    second = Stage(work / f"diffusion-{seed}-{options.autoencoder_steps}-{options.steps}-{options.rate:g}")
+    second = Stage(work / f"diffusion-{seed}-{options.autoencoder_steps}-{options.steps}")
     pipeline = second.result(
         StableDiffusionPipeline,
         lambda: diffusion.train(

@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -34,8 +33,6 @@ class Plan:
     rate: float = 2.5e-3
     text_rate: float = 5e-4
     text_steps: int = 400
-    start: Path | None = None
-    """A model to go on from; the rate then only falls."""
     no_caption: float = 0.1  # share of pictures shown without words, for classifier-free guidance
     averaged: float = 0.995
     drawings: int = 4  # of each scene, each shaken a little
@@ -101,14 +98,8 @@ def train(
     torch.manual_seed(plan.seed)
     dice = random.Random(plan.seed)
     scheduler = new_scheduler()
-    if plan.start is None:
-        text, unet = new_text_encoder(tokenizer), new_unet()
-        teach_words(tokenizer, text, scenes, plan)
-    else:
-        text = CLIPTextModel.from_pretrained(plan.start, subfolder="text_encoder")
-        unet = UNet2DConditionModel.from_pretrained(plan.start, subfolder="unet")
-        text.train()
-        unet.train()
+    text, unet = new_text_encoder(tokenizer), new_unet()
+    teach_words(tokenizer, text, scenes, plan)
     both = torch.nn.ModuleList([text, unet])
     average = copy.deepcopy(both).requires_grad_(False)
     _log.info("%.2f million parameters", sum(p.numel() for p in both.parameters()) / 1e6)
@@ -121,8 +112,7 @@ def train(
         optimizer,
         [plan.text_rate, plan.rate],
         total_steps=plan.steps,
-        pct_start=0.05 if plan.start is None else 0.01,
-        div_factor=25 if plan.start is None else 1,
+        pct_start=0.05,
     )
     pictures = torch.cat([_latents(autoencoder, scenes, dice) for _ in range(plan.drawings)])
     running = 1.0

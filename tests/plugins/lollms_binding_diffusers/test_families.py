@@ -322,8 +322,15 @@ async def test_a_library_that_a_model_needs_is_named(open_binding: Open, root: P
     assert "pip install" in str(failed.value.hint)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="sentencepiece is there")
-async def test_a_tokenizer_that_needs_sentencepiece_says_so(open_binding: Open, root: Path) -> None:
+async def test_a_tokenizer_that_needs_sentencepiece_says_so(
+    open_binding: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+
+    def without(name: str, *package: str | None) -> Any:
+        return None if name == "sentencepiece" else find_spec(name, *package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
     folder = root / "models" / "diffusers_models" / "pieces"
     shutil.copytree(folder.parent / "pixart", folder)
     (folder / "tokenizer" / "tokenizer.json").rename(folder / "tokenizer" / "spiece.model")

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -277,6 +277,29 @@ async def test_malformed_packets_end_the_connection_that_sent_them(
     assert code in (1002, 1008)
 
 
+@pytest.mark.parametrize("joining", ["40", "40{}", ""])
+async def test_nothing_counts_after_the_farewell(strict: ServerProcess, joining: str) -> None:
+    async with opened(strict.url) as connection:
+        ghost = event("generate_text", {"prompt": "I am a ghost"})
+        for packet in filter(None, [joining, "1", "40", ghost]):
+            await connection.send(packet)
+        heard = [str(packet) async for packet in connection]
+    assert connection.close_code == 1000
+    assert not [packet for packet in heard if packet.startswith("42") and "ghost" in packet]
+
+
+async def test_nothing_counts_after_the_farewell_of_a_polling_client(strict: ServerProcess) -> None:
+    async with httpx.AsyncClient() as client:
+        told = await handshake(client, strict.url)
+        url = polling_url(strict.url, f"&sid={told['sid']}")
+        poll = asyncio.create_task(client.get(url))
+        assert (await client.post(url, content=b"1\x1e40")).status_code == 200
+        assert (await client.post(url, content=b"40")).status_code == 400
+        async with asyncio.timeout(5):
+            await poll
+        assert (await client.get(url)).status_code == 400
+
+
 async def test_posts_that_make_no_sense_are_refused(strict: ServerProcess) -> None:
     async with httpx.AsyncClient() as client:
         told = await handshake(client, strict.url)
@@ -293,6 +316,7 @@ async def test_posts_that_make_no_sense_are_refused(strict: ServerProcess) -> No
 
 
 @given(st.text(max_size=60))
+@example("1")  # a farewell, and more after it
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_that_is_sent_breaks_the_server(strict: ServerProcess, text: str) -> None:
     async def send() -> None:

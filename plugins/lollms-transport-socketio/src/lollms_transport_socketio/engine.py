@@ -118,6 +118,8 @@ class Engine:
         self._server.on("connect", self._on_connect)
         self._server.on("disconnect", self._on_disconnect)
         self._server.on("*", self._on_event)
+        self._take_message = self._eio.handlers["message"]
+        self._eio.on("message", self._on_message)
         self.handle: Callable[..., Coroutine[Any, Any, None]] = socketio.ASGIApp(
             self._server, socketio_path="/socket.io"
         )
@@ -147,6 +149,13 @@ class Engine:
     def knows(self, engine_sid: str) -> bool:
         """Whether there is such a connection."""
         return engine_sid in self._eio.sockets
+
+    def forget_ended(self, engine_sid: str | None) -> None:
+        """Let go of this connection if it has ended: python-socketio keeps it a while, and meets it with a KeyError."""
+        socket = self._eio.sockets.get(engine_sid)
+        if socket is not None and socket.closed:
+            socket.queue.put_nowait(None)  # for a poll that still waits
+            del self._eio.sockets[engine_sid]
 
     def queue(self, engine_sid: str) -> PacketQueue:
         """What waits for a client. Raises ClientGone."""
@@ -191,6 +200,15 @@ class Engine:
 
     # --- what python-socketio calls ---
 
+    async def _on_message(self, engine_sid: str, data: Any) -> None:
+        """Nothing that a client sends after its farewell counts: joining then would leave a trace for ever."""
+        if self._is_open(engine_sid):
+            await self._take_message(engine_sid, data)
+
+    def _is_open(self, engine_sid: str) -> bool:
+        socket = self._eio.sockets.get(engine_sid)
+        return socket is not None and not socket.closing
+
     async def _on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         engine_sid = self._manager.eio_sid_from_sid(sid, NAMESPACE)
         scope = environ["asgi.scope"]
@@ -203,6 +221,10 @@ class Engine:
         except LollmsError as error:
             self._refuse(engine_sid, error)
             raise Refused(error.detail, {"code": error.code, "hint": error.hint}) from error
+        if not self._is_open(engine_sid):
+            # It ended meanwhile, which python-socketio does not tell of clients that have not joined yet.
+            await self._events.disconnected(connection, lost=True)
+            raise Refused("The connection has ended.")
         self._connections[sid] = connection
         if private_id is not None:
             self._private_ids[sid] = private_id
@@ -244,6 +266,7 @@ class Engine:
         """End connections that do not join in time, or that have left and stay connected below."""
         while True:
             await asyncio.sleep(self.settings.connect_timeout / SWEEPS_PER_TIMEOUT)
+            self._refusals = {sid: times for sid, times in self._refusals.items() if self.knows(sid)}
             for engine_sid in self._late_ones(time.monotonic()):
                 limit = self.settings.connect_timeout
                 self.drop_soon(engine_sid, f"It did not join within {limit:g} s.")

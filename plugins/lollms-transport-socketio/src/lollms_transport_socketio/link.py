@@ -10,11 +10,13 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+NORMAL = 1000
 PROTOCOL_ERROR = 1002
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 TRY_AGAIN_LATER = 1013
 
+CLOSE = "1"
 CLIENT_PACKETS = frozenset("12345")
 """First characters of what a client may send: close, ping, pong, message, upgrade."""
 
@@ -32,6 +34,7 @@ class Link:
         self.engine_sid: str | None = None
         """The connection that it belongs to, once that is known."""
         self._sending: asyncio.Task[Any] | None = None
+        self._said_goodbye = False
         self._dropped: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
 
     def drop(self, code: int, reason: str) -> None:
@@ -42,7 +45,9 @@ class Link:
                 self._sending.cancel()
 
     async def receive(self) -> Message:
-        """The next message; a disconnect once the link is dropped."""
+        """The next message; a disconnect once the link is dropped or the client has said goodbye."""
+        if self._said_goodbye:
+            return {"type": "websocket.disconnect", "code": NORMAL}
         coming = asyncio.ensure_future(self._receive())
         either: set[asyncio.Future[Any]] = {coming, self._dropped}
         try:
@@ -66,6 +71,8 @@ class Link:
             )
         elif text[:1] not in CLIENT_PACKETS:
             self.drop(PROTOCOL_ERROR, "This is no packet of Engine.IO 4.")
+        else:
+            self._said_goodbye = text[:1] == CLOSE
 
     async def send(self, message: Message) -> None:
         """Send it. Raises OSError once the link is dropped."""

@@ -115,6 +115,7 @@ class SocketioTransport(Transport):
         except LollmsError as error:
             await self._refuse(error, scope, send)
             return
+        engine.forget_ended(engine_sid)
         scope |= {"path": PATH, "root_path": ""}
         if scope["type"] == "websocket":
             await self._serve_websocket(engine, engine_sid, scope, receive, send)

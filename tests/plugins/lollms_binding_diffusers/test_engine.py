@@ -192,9 +192,13 @@ async def test_unload_forgets_the_model_and_load_fetches_it(open_binding: Open) 
 async def test_closing_ends_what_is_drawn_and_what_waits(open_binding: Open, steps: Steps) -> None:
     binding = await open_binding()
     running = asyncio.create_task(draw(binding, order(num_inference_steps=150)))
+    await steps.begun.wait()  # only now is it sure which of the two is drawn
     waiting = asyncio.create_task(draw(binding, order(model="other")))
-    await steps.begun.wait()
+    engine = binding._engine
+    assert engine is not None
     async with asyncio.timeout(LIMIT):
+        while not engine._waiting:  # noqa: ASYNC110 - its lock belongs to threads
+            await asyncio.sleep(0.01)
         await binding.close()
         results = await asyncio.gather(running, waiting, return_exceptions=True)
     assert [type(result) for result in results] == [GenerationFailed, ShuttingDown]

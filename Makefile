@@ -25,7 +25,8 @@ serve: install
 
 test:
 	@sh tools/install.sh test
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@# Hundreds of servers start in tests: what Python compiles is kept, whatever the environment wishes.
+	unset PYTHONDONTWRITEBYTECODE; $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint:
 	@sh tools/install.sh lint

@@ -38,7 +38,7 @@ def test_given_the_extra_is_installed_when_the_seam_is_tested_then_it_holds(tmp_
     python = tmp_path / "env/bin/python"
     kernel, plugin = f"{ROOT}/kernel[testing]", f"{ROOT}/plugins/lollms-binding-gemini[generativeai]"
     run(sys.executable, "-m", "venv", tmp_path / "env")
-    run(python, "-m", "pip", "install", "--quiet", kernel, plugin)
+    run(python, "-m", "pip", "install", "--quiet", "--no-compile", kernel, plugin)
 
     # Its own warnings about its end are no errors here.
     quiet = ("-p", "no:cacheprovider", "-W", "ignore::FutureWarning")

@@ -31,11 +31,12 @@ async def remembered(client: Client) -> list[str]:
     return [turn["content"] for turn in received["messages"]]
 
 
-async def say(url: str, session: str) -> None:
+async def say(url: str, session: str, *, then: str = "slow") -> None:
+    """Say something to remember, and leave with the binding `then` chosen."""
     async with connected(url, auth=as_session(session)) as client:
         assert (await client.wait_for("session"))["resumed"] is False
         await client.answer("My name is Ada.", personality=0)
-        await client.ask("select_binding", {"binding_name": "slow"}, reply="select_binding")
+        await client.ask("select_binding", {"binding_name": then}, reply="select_binding")
 
 
 async def come_back(url: str, session: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import socketio
 
 PATIENCE = 30.0
@@ -18,8 +19,9 @@ Heard = tuple[str, Any]
 class Client:
     """One connected client; everything that it hears is kept in order."""
 
-    def __init__(self) -> None:
-        self.wire = socketio.AsyncClient(reconnection=False)
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        """The session ends with whoever opened it: the library leaves its own open where connecting fails."""
+        self.wire = socketio.AsyncClient(reconnection=False, http_session=session)
         self.heard: list[Heard] = []
         self.refused: list[Any] = []
         self.gone = asyncio.Event()
@@ -83,11 +85,19 @@ async def connected(
     headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Client]:
     """A client that has joined, until the end of the block."""
-    client = Client()
-    await client.wire.connect(
-        url, transports=list(transports), auth=auth, headers=headers or {}, wait_timeout=int(PATIENCE)
-    )
-    try:
+    async with unconnected() as client:
+        await client.wire.connect(
+            url, transports=list(transports), auth=auth, headers=headers or {}, wait_timeout=int(PATIENCE)
+        )
         yield client
-    finally:
-        await client.wire.disconnect()
+
+
+@asynccontextmanager
+async def unconnected() -> AsyncIterator[Client]:
+    """A client that may yet join, and has left at the end of the block."""
+    async with aiohttp.ClientSession() as session:
+        client = Client(session)
+        try:
+            yield client
+        finally:
+            await client.wire.disconnect()

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from lollms_kernel.testing import ServerProcess
 
 from .engineio_by_hand import handshake, joined, opened, polling_url, websocket_url
-from .socketio_client import Client, connected
+from .socketio_client import Client, connected, unconnected
 
 KEY, LIMITED = "key-of-the-socketio-tests", "limited-key-of-the-tests"
 PAGE = "http://page.example"
@@ -76,9 +76,9 @@ async def test_a_key_in_a_header_opens(
     ],
 )
 async def test_others_are_told_why_not(guarded: ServerProcess, auth: Any, code: str, message: str) -> None:
-    client = Client()
-    with pytest.raises(socketio.exceptions.ConnectionError):
-        await client.wire.connect(guarded.url, transports=["websocket"], auth=auth)
+    async with unconnected() as client:
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await client.wire.connect(guarded.url, transports=["websocket"], auth=auth)
 
     assert client.refused[0]["message"].startswith(message)
     assert client.refused[0]["data"]["code"] == code
@@ -102,7 +102,8 @@ async def test_a_key_in_the_address_opens_only_where_that_is_allowed(
 ) -> None:
     query = f"?api_key={KEY}"
     with pytest.raises(socketio.exceptions.ConnectionError):
-        await Client().wire.connect(guarded.url + query, transports=["websocket"])
+        async with connected(guarded.url + query):
+            pass
 
     settings = {"socketio": {"allow_query_key": True}}
     config = {
@@ -158,7 +159,8 @@ async def test_sockets_of_one_key_are_bounded(guarded: ServerProcess) -> None:
         joined(guarded.url, {"api_key": KEY}) as third,
     ):
         with pytest.raises(socketio.exceptions.ConnectionError):
-            await Client().wire.connect(guarded.url, transports=["websocket"], auth={"api_key": KEY})
+            async with connected(guarded.url, auth={"api_key": KEY}):
+                pass
         await third.send("41")
         await third.send("1")
         await third.wait_closed()

@@ -15,7 +15,7 @@ import socketio
 from lollms_kernel.testing import ServerProcess
 
 from .session_steps import INSTANCES, KEYS, as_session, come_back, remembered, say
-from .socketio_client import Client, connected
+from .socketio_client import connected, unconnected
 
 CHANNEL = "the-tests"
 
@@ -133,12 +133,12 @@ async def test_a_redis_that_is_gone_is_said_and_harms_nobody_who_does_not_need_i
     server = lollms_server(
         {"defaults": {"ttt_binding": "echo"}, "transports": {"socketio": settings}}, INSTANCES
     )
-    refused = Client()
 
-    with pytest.raises(socketio.exceptions.ConnectionError):
-        await refused.wire.connect(
-            server.url, transports=["websocket"], auth={"session": str(uuid.uuid4())}, wait_timeout=30
-        )
+    async with unconnected() as refused:
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await refused.wire.connect(
+                server.url, transports=["websocket"], auth={"session": str(uuid.uuid4())}, wait_timeout=30
+            )
     async with connected(server.url) as client:
         assert await client.answer("hello") == "hello"
 

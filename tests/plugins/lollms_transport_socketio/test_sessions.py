@@ -103,7 +103,7 @@ async def test_the_oldest_turns_of_a_long_conversation_are_forgotten(forgetful: 
 async def test_of_too_many_sessions_the_oldest_are_forgotten(forgetful: ServerProcess) -> None:
     server = forgetful
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
-    await say(server.url, first)
+    await say(server.url, first, then="echo")  # which the second shares here
     await say(server.url, second)
 
     async with connected(server.url, auth=as_session(first)) as client:

@@ -52,6 +52,11 @@ class Backend(ABC):
     def fault(self) -> str | None:
         """Why it cannot answer now, None if nothing speaks against it."""
 
+    @property
+    def host(self) -> str | None:
+        """Where conversations go if they leave this server."""
+        return None
+
     async def open(self) -> None:  # noqa: B027
         """Get ready."""
 

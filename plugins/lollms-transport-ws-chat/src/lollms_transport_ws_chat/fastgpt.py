@@ -56,7 +56,7 @@ class FastGptBackend(Backend):
 
     @property
     def host(self) -> str:
-        """Where conversations go."""
+        """See `Backend.host`."""
         return urlsplit(self._url).netloc
 
     def _body(self, question: Question) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from lollms_kernel.errors import LollmsError, PersonalityNotFound
 from .backend import Backend, Choice, KernelBackend
 from .chat_log import ChatLog, document_style
 from .environment import Resolved, resolve
-from .fastgpt import FastGptBackend
 from .metrics import Metrics
 from .reception import Reception
 from .routes import Inside, open_pages, routes
@@ -112,7 +111,7 @@ class WsChatTransport(Transport):
         metrics.watch(lambda: len(sessions), lambda: sessions.connections)
         sessions.open()
         resources.push_async_callback(sessions.close)
-        if isinstance(backend, FastGptBackend):
+        if backend.host is not None:
             log.write("INFO", "", "Answers come from another service", host=backend.host)
         self._inside.key_required = bool(self.kernel.config.security.allowed_api_keys)
         self._inside.sessions = sessions
@@ -139,6 +138,8 @@ class WsChatTransport(Transport):
         if own or (settings.backend == "auto" and resolved.api_url is None):
             default = Choice(binding=settings.binding, model=settings.model, personality=settings.personality)
             return KernelBackend(self.kernel, default, self.name)
+        from .fastgpt import FastGptBackend  # which imports an HTTP client that most servers never need
+
         return FastGptBackend(
             resolved.api_url or "",
             resolved.api_key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
@@ -12,16 +13,18 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from lollms_binding_diffusers import DiffusersBinding, hub
+from lollms_binding_diffusers import DiffusersBinding, fetching, hub
 from lollms_binding_diffusers.device import choose
-from lollms_kernel.errors import ModelLoadFailed
+from lollms_kernel.errors import LollmsError, ModelLoadFailed
 from lollms_kernel.testing.fakes.hub import FakeHub, sha256
 from lollms_kernel.testing.fakes.server import FakeServer, Received
+from lollms_kernel.types import Info
 
-from .conftest import draw, order, pixels
+from .conftest import chunks_of, draw, order, outputs_of, pixels
 
 Open = Callable[..., Awaitable[DiffusersBinding]]
 MOVING = "owner/moving"
+LIMIT = 60.0
 SMALL = (".json", ".txt", ".md", ".py")
 
 
@@ -141,21 +144,94 @@ async def test_it_is_drawn_with_offline_afterwards(
     assert "connected" in str(failed.value.hint)
 
 
-async def test_an_interrupted_download_goes_on(
-    open_binding: Open, fake: FakeHub, no_pauses: None, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_damaged_is_not_taken_and_what_is_whole_is_not_fetched_again(
+    open_binding: Open, fake: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binding = await permitted(open_binding, "owner/tiny")
+    largest = max(fake.repos["owner/tiny"].files.values(), key=len)
     with monkeypatch.context() as patch:
-        patch.setattr(fake, "location", lambda checksum: f"{fake.storage.url}/gone/{checksum}0")
-        with pytest.raises(ModelLoadFailed, match="cannot be fetched"):
+        patch.setattr(fake.storage, "mangle", lambda data: data[::-1] if data == largest else data)
+        with pytest.raises(ModelLoadFailed, match="cannot be fetched: Its checksum is wrong") as failed:
             await draw(binding, order(model="owner/tiny"))
-    before = [request.path for request in got(fake)]
+    assert "What was fetched is kept" in str(failed.value.hint)
+    before = fetched(fake)
     fake.received.clear()
     fake.storage.received.clear()
     assert len(await draw(binding, order(model="owner/tiny"))) == 1
-    assert [path for path in before if path.endswith(".json")]
-    assert not [name for name in fetched(fake) if name.endswith(".json")]  # what was there stayed
-    assert [name for name in fetched(fake) if name.endswith(".safetensors")]
+    stored = {name for name, data in fake.repos["owner/tiny"].files.items() if data == largest}
+    assert set(before) & set(fetched(fake)) == stored
+
+
+@pytest.fixture
+def slow(fake: FakeHub) -> FakeHub:
+    """A hub whose large files come in pieces, slowly."""
+    fake.storage.frame_delay = 1.0
+    return fake
+
+
+async def weights_on_their_way(fake: FakeHub) -> Received:
+    """The request for the weights of the denoiser, of which a part has come."""
+    weights = sha256(fake.repos["owner/tiny"].files["unet/diffusion_pytorch_model.safetensors"])
+    async with asyncio.timeout(LIMIT):
+        while True:
+            for request in got(fake.storage):
+                if request.path.endswith(weights) and request.frames:
+                    return request
+            await asyncio.sleep(0.01)
+
+
+async def test_who_leaves_ends_the_download_and_the_next_one_goes_on_there(
+    open_binding: Open, slow: FakeHub
+) -> None:
+    binding = await permitted(open_binding, "owner/tiny")
+    leaver = asyncio.create_task(draw(binding, order(model="owner/tiny")))
+    request = await weights_on_their_way(slow)
+    assert len(await draw(binding, order())) == 1  # another model is drawn with meanwhile
+    assert not leaver.done()
+    leaver.cancel()
+    await asyncio.wait([leaver], timeout=LIMIT)
+    assert leaver.cancelled()
+    await slow.storage.until(request.left)
+
+    slow.storage.frame_delay = 0
+    assert len(await draw(binding, order(model="owner/tiny"))) == 1
+    [resumed] = [again for again in got(slow.storage) if again.path == request.path and again is not request]
+    assert int(resumed.headers["range"].removeprefix("bytes=").rstrip("-")) > 0
+
+
+async def test_a_download_is_shared_and_goes_on_while_somebody_waits(
+    open_binding: Open, slow: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TELL_EVERY", 0.05)
+    binding = await permitted(open_binding, "owner/tiny")
+    leaver = asyncio.create_task(binding.load("owner/tiny"))
+    await weights_on_their_way(slow)
+    stayer = asyncio.create_task(chunks_of(binding, order(model="owner/tiny")))
+    await asyncio.sleep(0.2)
+    leaver.cancel()
+    await asyncio.wait([leaver], timeout=LIMIT)
+    slow.storage.frame_delay = 0
+    async with asyncio.timeout(LIMIT):
+        chunks = await stayer
+
+    told: list[Any] = [chunk.content for chunk in chunks if isinstance(chunk, Info)]
+    fetching_ = [content for content in told if content["status"] == "fetching"]
+    assert fetching_[-1]["model"] == "owner/tiny"
+    assert 0 < fetching_[-1]["fetched_bytes"] <= fetching_[-1]["total_bytes"]
+    assert len(outputs_of(chunks)) == 1
+    paths = [request.path for request in got(slow.storage)]
+    assert len(paths) == len(set(paths))
+
+
+async def test_closing_ends_a_download(open_binding: Open, slow: FakeHub) -> None:
+    binding = await permitted(open_binding, "owner/tiny")
+    waiting = asyncio.create_task(draw(binding, order(model="owner/tiny")))
+    request = await weights_on_their_way(slow)
+    async with asyncio.timeout(LIMIT):
+        await binding.close()
+        await slow.storage.until(request.left)
+        with pytest.raises(LollmsError):
+            await waiting
 
 
 async def test_the_weights_count_for_placement_and_threads(

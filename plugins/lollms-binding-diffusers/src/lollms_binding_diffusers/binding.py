@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, ClassVar
 
 import msgspec
@@ -25,11 +26,13 @@ from lollms_kernel.types import (
 from .encoding import encode
 from .engine import Engine
 from .environment import prepare
+from .fetching import Fetches
 from .input_images import IMAGE_ROLES, read_inputs
 from .installation import missing_engine, torch_uses_gpu
 from .job import Job, Order
 from .library import DEMONSTRATION, Library, ModelSource, describe
 from .parameters import read_parameters
+from .pulse import Pulse
 from .settings import DiffusersSettings
 
 logger = logging.getLogger(__name__)
@@ -72,6 +75,8 @@ class DiffusersBinding(Binding):
         super().__init__(settings, context)
         hub = settings.hub_models if settings.allow_downloads else []
         self.library = Library(context.root / settings.models_folder, tuple(hub), settings.default_model)
+        self._pulse = Pulse()
+        self._fetches = Fetches(settings, self._pulse)
         self._engine: Engine | None = None
 
     @property
@@ -87,7 +92,7 @@ class DiffusersBinding(Binding):
     @property
     def pulse(self) -> int | None:
         """What shows that the engine gets on, see `Pulse`: then requests may load, draw and wait for long."""
-        return None if self._engine is None else self._engine.pulse
+        return None if self._engine is None else self._pulse.value
 
     @classmethod
     def builtin_instances(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -123,11 +128,13 @@ class DiffusersBinding(Binding):
             logger.warning(
                 "Instance '%s': use_compel has no effect; prompts are taken as they are.", self.name
             )
-        self._engine = Engine(self.settings, self.context.root)
+        self._fetches = Fetches(self.settings, self._pulse)
+        self._engine = Engine(self.settings, self.context.root, self._pulse)
 
     async def close(self) -> None:
         """Stop what runs and unload everything."""
         engine, self._engine = self._engine, None
+        await self._fetches.close()
         if engine is not None:
             await engine.close()
 
@@ -144,8 +151,11 @@ class DiffusersBinding(Binding):
 
     async def load(self, model: str) -> None:
         """Load `model` and unload the one before. Raises ModelNotFound or ModelLoadFailed."""
+        engine = self._running()
         source = await asyncio.to_thread(self.library.obtain, model)
-        await self._running().load(source)
+        async for _ in self._fetches.bring(source):
+            pass
+        await engine.load(source)
 
     async def unload(self) -> None:
         """Unload the model, after what is being drawn. A server ends the whole worker instead, whatever it draws."""
@@ -158,6 +168,14 @@ class DiffusersBinding(Binding):
         engine = self._running()
         with engine.expecting():
             job = Job(await self._order(request))
+            is_here = self._fetches.has(job.order.source)
+            if is_here:
+                engine.submit(job)
+        if not is_here:
+            async with aclosing(self._fetches.bring(job.order.source)) as fetching:
+                async for far in fetching:
+                    if request.want_progress:
+                        yield far
             engine.submit(job)
         wanted, source = job.order.wanted, job.order.source
         told = False

@@ -66,7 +66,7 @@ class Command:
 class Engine:
     """Start it once; `submit` jobs, `call` commands, `close` it."""
 
-    def __init__(self, settings: DiffusersSettings, root: Path) -> None:
+    def __init__(self, settings: DiffusersSettings, root: Path, pulse: Pulse) -> None:
         self._settings = settings
         self._root = root
         self._waiting: deque[Job | Command] = deque()
@@ -74,7 +74,7 @@ class Engine:
         self._closing = False
         self._expected = 0
         self._loaded: LoadedModel | None = None
-        self._pulse = Pulse()
+        self._pulse = pulse
         self.facts: dict[str, Any] = {}
         """How the loaded model runs; empty without one. Replaced as a whole, so any thread may read it."""
         self.loaded_name: str | None = None
@@ -82,11 +82,6 @@ class Engine:
         self._thread.start()
 
     # --- from the event loop ---
-
-    @property
-    def pulse(self) -> int:
-        """See `Pulse`."""
-        return self._pulse.value
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -257,7 +252,7 @@ class Engine:
         if self._loaded is not None and self._loaded.source == source:
             return None
         with self._pulse.moving():
-            _import_engine()
+            import_engine()
             from .loading import load_model
             from .memory import give_back
 
@@ -307,7 +302,7 @@ def _bare(error: E) -> E:
     return error.with_traceback(None)
 
 
-def _import_engine() -> None:
+def import_engine() -> None:
     """Import what draws. Raises BindingUnavailable with the cure where a library is broken."""
     try:
         from . import drawing, loading  # noqa: F401 - both are imported where they are used

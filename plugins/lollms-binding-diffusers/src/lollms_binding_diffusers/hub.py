@@ -5,14 +5,16 @@ Once a model is there, its folder in the cache is read like any other and the hu
 
 from __future__ import annotations
 
-import io
+import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from lollms_kernel.errors import ModelLoadFailed
+import msgspec
+
+from lollms_kernel.errors import LollmsError, ModelLoadFailed
 
 from .weights import choose_weights
 
@@ -21,6 +23,24 @@ logger = logging.getLogger(__name__)
 LOG_EVERY: float = 5.0
 """Seconds between two lines of the log that say how far a download is."""
 _CONFIGURATION: Final = (".json", ".txt", ".model", ".jinja")
+
+
+class Progress:
+    """How far a model is that is being fetched."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        """Bytes of weights that are here."""
+        self.total = 0
+        """Bytes of all weights; 0: not known yet."""
+
+
+class LargeFile(msgspec.Struct, frozen=True):
+    """A file of a repository at one commit whose content is not in git itself."""
+
+    name: str
+    size: int
+    sha256: str
 
 
 def cached(repo: str, file: str) -> Path | None:
@@ -40,19 +60,66 @@ def fetch_descriptions(repo: str, files: Sequence[str]) -> Path:
     return _fetched(repo, None, list(files))
 
 
-def fetch_model(repo: str, folder: Path, parts: Collection[str], *, half: bool) -> None:
-    """Have everything in its folder of the cache that a model of these parts is loaded from, and nothing else.
+async def fetch_model(
+    repo: str, folder: Path, parts: Collection[str], *, half: bool, progress: Progress
+) -> list[str]:
+    """Have what a model of these parts is loaded from in its folder of the cache, and nothing else; the files' names.
 
-    Raises ModelLoadFailed, also for a model that brings its own code.
+    Weights are fetched by the kernel, since huggingface_hub begins a file anew that was interrupted. After a call that
+    was cancelled or broke off the next one goes on there. Raises ModelLoadFailed, also for a model with its own code.
     """
-    names = _names(repo, folder)
+    names = await asyncio.to_thread(_names, repo, folder)
     code = next((name for name in names if name.endswith(".py") and name.partition("/")[0] in parts), None)
     if code is not None:
         raise ModelLoadFailed(
             f"Model '{repo}' is not loaded: it brings its own code ({code}), which is not run."
         )
-    _, wanted = choose_weights(names, parts, half=half)
-    _fetched(repo, folder, [*wanted, *(name for name in names if _configures(name, parts))])
+    _, weights = choose_weights(names, parts, half=half)
+    missing = [name for name in weights if not (folder / name).is_file()]
+    if missing:
+        files = await asyncio.to_thread(_large_files, repo, folder, missing)
+        progress.total = sum(file.size for file in files)
+        for file in files:
+            await _fetch_weights(repo, folder, file, progress)
+    wanted = [*weights, *(name for name in names if _configures(name, parts))]
+    await asyncio.to_thread(_fetched, repo, folder, wanted)
+    return wanted
+
+
+async def _fetch_weights(repo: str, folder: Path, file: LargeFile, progress: Progress) -> None:
+    """Put a large file where huggingface_hub looks for its content, `blobs/CHECKSUM` of the repository's cache."""
+    import huggingface_hub
+
+    from lollms_kernel.downloads import Download
+    from lollms_kernel.downloads.single import fetch_file
+
+    before, told = progress.done, time.monotonic()
+
+    def tell(download: Download) -> None:
+        nonlocal told
+        progress.done = before + download.downloaded
+        if time.monotonic() - told >= LOG_EVERY:
+            told = time.monotonic()
+            done, total = progress.done / 1e6, progress.total / 1e6
+            logger.info("Model %s: %.0f of %.0f MB are fetched.", repo, done, total)
+
+    blob = folder.parent.parent / "blobs" / file.sha256
+    wanted = Download(
+        repo=repo, file=file.name, status="downloading", total=file.size, revision=folder.name, sha256=file.sha256
+    )  # fmt: skip
+    try:
+        await fetch_file(
+            huggingface_hub.constants.ENDPOINT, huggingface_hub.get_token(), wanted, blob,
+            blob.with_name(f"{file.sha256}.lollms.incomplete"), tell=tell,
+        )  # fmt: skip
+    except LollmsError as error:
+        raise ModelLoadFailed(
+            f"Model '{repo}' cannot be fetched: {error.message}",
+            hint=f"{error.hint or 'Try again later.'} What was fetched is kept.",
+        ) from error
+    except OSError as error:
+        raise _explained(error, repo) from error
+    progress.done = before + file.size
 
 
 def fetch_configuration(repo: str) -> Path:
@@ -94,11 +161,26 @@ def _names(repo: str, folder: Path) -> list[str]:
         raise _explained(error, repo) from error
 
 
+def _large_files(repo: str, folder: Path, names: Collection[str]) -> list[LargeFile]:
+    """Those of the files that are large, with what the hub says of them at the commit of the folder."""
+    import huggingface_hub
+
+    try:
+        entries = huggingface_hub.HfApi().list_repo_tree(repo, recursive=True, revision=folder.name)
+        known = {entry.path: getattr(entry, "lfs", None) for entry in entries}
+    except Exception as error:
+        raise _explained(error, repo) from error
+    large = ((name, known.get(name)) for name in names)
+    return [LargeFile(name, lfs.size, lfs.sha256) for name, lfs in large if lfs is not None]
+
+
 def _fetched(repo: str, folder: Path | None, patterns: list[str]) -> Path:
     import huggingface_hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if folder is not None and all((folder / name).is_file() for name in patterns):
         return folder
+    disable_progress_bars()
     try:
         return Path(
             huggingface_hub.snapshot_download(
@@ -106,37 +188,10 @@ def _fetched(repo: str, folder: Path | None, patterns: list[str]) -> Path:
                 revision=None if folder is None else folder.name,
                 allow_patterns=patterns,
                 library_name="lollms",
-                tqdm_class=_progress(repo),
             )
         )
     except Exception as error:  # the library raises its own errors and those of its HTTP library
         raise _explained(error, repo) from error
-
-
-def _progress(repo: str) -> Any:
-    """A class of progress bars that tell the log."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    class Told(tqdm):  # type: ignore[misc]  # it has no types
-        """Its library makes one for bytes, and others that count nothing of interest."""
-
-        monitor_interval = 0  # no thread that watches it
-
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.told = time.monotonic()
-            super().__init__(
-                *arguments, **{**options, "file": io.StringIO(), "mininterval": 0, "miniters": 1}
-            )
-
-        def display(self, *_: Any, **__: Any) -> None:
-            now = time.monotonic()
-            if self.unit != "B" or not self.n or now - self.told < LOG_EVERY:
-                return
-            self.told = now
-            total = f"{self.total / 1e6:.0f}" if self.total else "?"
-            logger.info("Model %s: %.0f of %s MB are fetched.", repo, self.n / 1e6, total)
-
-    return Told
 
 
 def _explained(error: Exception, repo: str) -> ModelLoadFailed:

@@ -18,7 +18,7 @@ from diffusers import AutoModel, DiffusionPipeline
 from lollms_kernel.errors import LollmsError, ModelLoadFailed
 
 from .device import Choice, choose, halves
-from .hub import fetch_configuration, fetch_model
+from .hub import fetch_configuration
 from .library import ModelSource, config_folder, has_pickles, weight_files
 from .memory import freeing, is_exhaustion
 from .paths import reason
@@ -57,14 +57,12 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(source: ModelSource, settings: DiffusersSettings, root: Path) -> LoadedModel:
-    """Load one model; what is missing of a hub's is fetched. Raises ModelLoadFailed with what is wrong and the cure."""
+    """Load one model, all of which is on this machine. Raises ModelLoadFailed with what is wrong and the cure."""
     started = time.perf_counter()
     if source.problem is not None:
         raise ModelLoadFailed(f"Model '{source.name}' is not loaded: {source.problem}.")
     assert source.path is not None
     half = halves(torch, settings)
-    if source.where == "hub":
-        fetch_model(source.name, source.path, source.parts, half=half)
     variant, files = weight_files(source, half=half)
     if not files and has_pickles(source.path):
         raise ModelLoadFailed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -13,9 +14,9 @@ FAULTS_OF_A_MIB: Final = 16
 
 
 class Pulse:
-    """A number that changes when the engine has begun or ended a piece of work (a job, a step, a load), and while it
-    loads also with each MiB that the process has moved from or to a disk: a model of many gigabytes that comes from a
-    slow disk, or from a hub onto the disk, has nothing else to show.
+    """A number that changes when the engine has begun or ended a piece of work (a job, a step, a load), and while a
+    model is loaded or fetched also with each MiB that the process has moved from or to a disk: many gigabytes that come
+    from a slow disk, or from a hub onto the disk, have nothing else to show.
 
     Nothing else counts. Time on the processor does not: an endless loop uses it too. Nor does the event loop, which
     turns beside an engine that hangs.
@@ -23,7 +24,8 @@ class Pulse:
 
     def __init__(self) -> None:
         self._beats = 0
-        self._moving = False
+        self._moving = 0
+        self._lock = threading.Lock()
 
     @property
     def value(self) -> int:
@@ -31,18 +33,21 @@ class Pulse:
         return self._beats + (_moved() if self._moving else 0)
 
     def beat(self) -> None:
-        """Something was done. For the engine's thread alone."""
-        self._beats += 1
+        """Something was done."""
+        with self._lock:
+            self._beats += 1
 
     @contextmanager
     def moving(self) -> Iterator[None]:
         """Data on the move count as well while inside."""
-        self._moving = True
+        with self._lock:
+            self._moving += 1
         try:
             yield
         finally:
-            self._moving = False
-            self.beat()
+            with self._lock:
+                self._moving -= 1
+                self._beats += 1
 
 
 def _moved() -> int:

@@ -99,7 +99,7 @@ class _Fetch:
         self._source = source
         self._settings = settings
         self._pulse = pulse
-        self._progress = Progress()
+        self._progress = Progress(pulse.beat)
         self.task = asyncio.create_task(self._run())
 
     def told(self) -> Info:
@@ -120,9 +120,9 @@ class _Fetch:
         source = self._source
         with self._pulse.moving():
             half = await asyncio.to_thread(self._halved)
-            return await fetch_model(
-                source.name, _folder(source), source.parts, half=half, progress=self._progress
-            )
+        return await fetch_model(
+            source.name, _folder(source), source.parts, half=half, progress=self._progress
+        )
 
     def _halved(self) -> bool:
         import_engine()

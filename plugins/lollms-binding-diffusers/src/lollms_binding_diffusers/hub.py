@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +26,19 @@ _CONFIGURATION: Final = (".json", ".txt", ".model", ".jinja")
 
 
 class Progress:
-    """How far a model is that is being fetched."""
+    """How far a model is that is being fetched; `moved` hears that it gets on."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
         self.done = 0
         """Bytes of weights that are here."""
         self.total = 0
         """Bytes of all weights; 0: not known yet."""
+
+    def reach(self, done: int) -> None:
+        """So many bytes are here now."""
+        self.done = done
+        self._moved()
 
 
 class LargeFile(msgspec.Struct, frozen=True):
@@ -97,7 +103,7 @@ async def _fetch_weights(repo: str, folder: Path, file: LargeFile, progress: Pro
 
     def tell(download: Download) -> None:
         nonlocal told
-        progress.done = before + download.downloaded
+        progress.reach(before + download.downloaded)
         if time.monotonic() - told >= LOG_EVERY:
             told = time.monotonic()
             done, total = progress.done / 1e6, progress.total / 1e6
@@ -119,7 +125,7 @@ async def _fetch_weights(repo: str, folder: Path, file: LargeFile, progress: Pro
         ) from error
     except OSError as error:
         raise _explained(error, repo) from error
-    progress.done = before + file.size
+    progress.reach(before + file.size)
 
 
 def fetch_configuration(repo: str) -> Path:

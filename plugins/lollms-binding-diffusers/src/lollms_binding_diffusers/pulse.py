@@ -14,9 +14,9 @@ FAULTS_OF_A_MIB: Final = 16
 
 
 class Pulse:
-    """A number that changes when the engine has begun or ended a piece of work (a job, a step, a load), and while a
-    model is loaded or fetched also with each MiB that the process has moved from or to a disk: many gigabytes that come
-    from a slow disk, or from a hub onto the disk, have nothing else to show.
+    """A number that changes when the engine has begun or ended a piece of work (a job, a step, a load), when bytes of a
+    model have come from a hub, and while a model is loaded also with each MiB that the process has moved from or to a
+    disk: many gigabytes that come from a slow disk have nothing else to show.
 
     Nothing else counts. Time on the processor does not: an endless loop uses it too. Nor does the event loop, which
     turns beside an engine that hangs.

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub.constants
@@ -16,7 +17,7 @@ import pytest
 from lollms_binding_diffusers import DiffusersBinding, fetching, hub
 from lollms_binding_diffusers.device import choose
 from lollms_kernel.errors import LollmsError, ModelLoadFailed
-from lollms_kernel.testing.fakes.hub import FakeHub, sha256
+from lollms_kernel.testing.fakes.hub import FakeHub, FakeRepo, sha256
 from lollms_kernel.testing.fakes.server import FakeServer, Received
 from lollms_kernel.types import Info
 
@@ -224,6 +225,36 @@ async def test_a_download_is_shared_and_goes_on_while_somebody_waits(
     assert len(outputs_of(chunks)) == 1
     paths = [request.path for request in got(slow.storage)]
     assert len(paths) == len(set(paths))
+
+
+async def test_a_full_disk_is_told_without_the_places_of_this_machine(
+    open_binding: Open, fake: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    binding = await permitted(open_binding, "owner/tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr("lollms_kernel.downloads.part.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+        with pytest.raises(ModelLoadFailed, match="There is not enough room") as failed:
+            await draw(binding, order(model="owner/tiny"))
+    assert "in models--owner--tiny/blobs" in failed.value.message
+    assert str(tmp_path) not in failed.value.detail
+    assert len(await draw(binding, order(model="owner/tiny"))) == 1
+
+
+async def test_a_hub_cannot_choose_where_files_lie(
+    open_binding: Open, fake: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    honest = FakeRepo.tree
+
+    def lying(self: FakeRepo) -> list[dict[str, Any]]:
+        entries = honest(self)
+        for entry in entries:
+            if "lfs" in entry:
+                entry["lfs"]["oid"] = f"../../../{'0' * 52}"
+        return entries
+
+    monkeypatch.setattr(FakeRepo, "tree", lying)
+    assert len(await draw(await permitted(open_binding, "owner/tiny"), order(model="owner/tiny"))) == 1
+    assert not [name for name in files_of(tmp_path) if name.rpartition("/")[2].startswith("0000")]
 
 
 async def test_closing_ends_a_download(open_binding: Open, slow: FakeHub) -> None:

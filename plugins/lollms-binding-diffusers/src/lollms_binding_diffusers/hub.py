@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ import msgspec
 
 from lollms_kernel.errors import LollmsError, ModelLoadFailed
 
+from .paths import reason
 from .weights import choose_weights
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY: float = 5.0
 """Seconds between two lines of the log that say how far a download is."""
+_CHECKSUM: Final = re.compile(r"[0-9a-f]{64}")
 _CONFIGURATION: Final = (".json", ".txt", ".model", ".jinja")
 
 
@@ -119,8 +122,9 @@ async def _fetch_weights(repo: str, folder: Path, file: LargeFile, progress: Pro
             blob.with_name(f"{file.sha256}.lollms.incomplete"), tell=tell,
         )  # fmt: skip
     except LollmsError as error:
+        logger.warning("Model %s: %s", repo, error.detail)
         raise ModelLoadFailed(
-            f"Model '{repo}' cannot be fetched: {error.message}",
+            f"Model '{repo}' cannot be fetched: {reason(error, folder.parents[2])}",
             hint=f"{error.hint or 'Try again later.'} What was fetched is kept.",
         ) from error
     except OSError as error:
@@ -177,7 +181,11 @@ def _large_files(repo: str, folder: Path, names: Collection[str]) -> list[LargeF
     except Exception as error:
         raise _explained(error, repo) from error
     large = ((name, known.get(name)) for name in names)
-    return [LargeFile(name, lfs.size, lfs.sha256) for name, lfs in large if lfs is not None]
+    return [
+        LargeFile(name, lfs.size, lfs.sha256)
+        for name, lfs in large
+        if lfs and _CHECKSUM.fullmatch(lfs.sha256)
+    ]
 
 
 def _fetched(repo: str, folder: Path | None, patterns: list[str]) -> Path:

@@ -26,7 +26,7 @@ serve: install
 test:
 	@sh tools/install.sh test
 	@# Hundreds of servers start in tests: what Python compiles is kept, whatever the environment wishes.
-	unset PYTHONDONTWRITEBYTECODE; $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	unset PYTHONDONTWRITEBYTECODE; $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint:
 	@sh tools/install.sh lint

@@ -30,6 +30,12 @@ CHROMIUM = (
 START_TIMEOUT = 30.0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a long test come first."""
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def program(name: str) -> str:
     """The full path of a program that `make test` installs."""
     found = shutil.which(name)

@@ -66,6 +66,7 @@ def right(entry: dict[str, Any], text: str, thoughts: str | None) -> bool:
     return text in accepted
 
 
+@pytest.mark.long
 def test_it_answers_the_frozen_questions_of_strangers(server: ServerProcess) -> None:
     total: Counter[str] = Counter()
     good: Counter[str] = Counter()

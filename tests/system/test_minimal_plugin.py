@@ -50,7 +50,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an environment that holds the kernel and the example, and the configuration of its README."""
     folder = tmp_path_factory.mktemp("stranger")
     run(sys.executable, "-m", "venv", folder / "env", cwd=folder, limit=LIMIT)
-    run(folder / "env/bin/python", "-m", "pip", "install", ROOT / "kernel", EXAMPLE, cwd=folder, limit=LIMIT)
+    python = folder / "env/bin/python"
+    run(python, "-m", "pip", "install", "--no-compile", ROOT / "kernel", EXAMPLE, cwd=folder, limit=LIMIT)
     readme = (EXAMPLE / "README.md").read_text("utf-8")
     for path, text in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", readme, re.MULTILINE | re.DOTALL):
         file = folder / path
@@ -93,6 +94,7 @@ def body(prompt: str, **fields: object) -> dict[str, object]:
     return {"input_data": [{"type": "text", "role": "user_prompt", "data": prompt}], **fields}
 
 
+@pytest.mark.long
 def test_given_it_is_installed_when_plugins_are_listed_then_it_is_loaded(home: Path) -> None:
     plugins = msgspec.json.decode(run(home / "env/bin/lollms", "plugins", "--json", cwd=home))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -168,6 +169,7 @@ def commands(server: ServerProcess, env: dict[str, str]) -> Iterator[str]:
         yield done.stdout.decode() + done.stderr.decode()
 
 
+@pytest.mark.long
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     own=st.lists(secrets, min_size=7, max_size=7, unique=True),

@@ -108,6 +108,7 @@ def test_the_model_is_small_safe_and_says_what_it_is(server: ServerProcess) -> N
 # --- what it draws ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_pictures_show_what_captions_say_also_combinations_never_trained_on(
     server: ServerProcess,
 ) -> None:

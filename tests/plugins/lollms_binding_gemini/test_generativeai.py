@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lollms_binding_gemini.proto_schema import simplified
 
 HERE = Path(__file__).parent
@@ -34,6 +36,7 @@ def run(*command: str | Path, limit: float = LIMIT) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_given_the_extra_is_installed_when_the_seam_is_tested_then_it_holds(tmp_path: Path) -> None:
     python = tmp_path / "env/bin/python"
     kernel, plugin = f"{ROOT}/kernel[testing]", f"{ROOT}/plugins/lollms-binding-gemini[generativeai]"

@@ -348,6 +348,7 @@ async def test_separate_memories_work_too(make_guide: Any) -> None:
     assert [text for text, _, _ in again] == expected
 
 
+@pytest.mark.long
 async def test_two_thousand_requests_with_stops_leave_nothing_behind(make_guide: Any) -> None:
     binding = await make_guide(parallel=4, n_ctx=256, draft_max=2, cache_ram=2)
     await answer(binding, "hello")

@@ -20,13 +20,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HERE: Final = Path(__file__).parent
 TARGET: Final = HERE.parent / "src" / "lollms_binding_diffusers" / "models" / "lollms-shapes"
 
+STEPS: Final = 12
+GUIDANCE: Final = 1.5
+DRAWINGS: Final = 2
+"""Of each caption, for the decoder to learn from."""
+FIRST_SEED: Final = 1_000_000
+"""Far from the seeds with which the model is evaluated."""
+
 FACTS: Final = {
     "description": "A demonstration model of this server: it draws one coloured shape on a coloured background "
     "(circle, square, triangle, diamond, cross, ring) and knows nothing else. Install a real model for pictures.",
     "license": "Apache-2.0",
     "fixed_size": 64,
-    "steps": 12,
-    "guidance_scale": 1.5,
+    "steps": STEPS,
+    "guidance_scale": GUIDANCE,
     "scheduler": "DDIMScheduler",
 }
 
@@ -44,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=TARGET, help="folder of the model")
     parser.add_argument("--autoencoder-steps", type=int, default=2500)
     parser.add_argument("--steps", type=int, default=5000, help="training steps of the diffusion model")
+    parser.add_argument(
+        "--decoder-steps", type=int, default=2000, help="training steps of the decoder at the end"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="evaluate every so many captions only")
     parser.add_argument("--results", action="store_true", help="write RESULTS.md")
@@ -63,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train both networks, write the model to `options.output`, and what it took to the work folder."""
+    """Train the networks, write the model to `options.output`, and what it took to the work folder."""
     import torch
     from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
@@ -85,6 +95,12 @@ def train(options: argparse.Namespace) -> None:
             words, coder, scenes, plan, lambda step, so_far: so_far.save_pretrained(work / f"step-{step}")
         ),
     )
+    third = Stage(
+        work / f"decoder-{seed}-{options.autoencoder_steps}-{options.steps}-{options.decoder_steps}"
+    )
+    pipeline.vae = third.result(
+        AutoencoderTiny, lambda: polished(pipeline, scenes, options.decoder_steps, seed)
+    )
     pipeline.save_pretrained(options.output)
     (options.output / "lollms_model.json").write_text(
         json.dumps(FACTS, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -93,10 +109,11 @@ def train(options: argparse.Namespace) -> None:
         read = json.loads(file.read_text())
         if read.pop("_name_or_path", None) is not None:  # where an earlier run's stage lay on this machine
             file.write_text(json.dumps(read, indent=2) + "\n", encoding="utf-8")
-    spent = [stage.minutes for stage in (first, second)]
+    spent = [stage.minutes for stage in (first, second, third)]
     figures = {
         "autoencoder_steps": options.autoencoder_steps,
         "steps": options.steps,
+        "decoder_steps": options.decoder_steps,
         "batch": plan.batch,
         "seed": seed,
         "threads": THREADS,
@@ -104,6 +121,20 @@ def train(options: argparse.Namespace) -> None:
         "cpu_minutes": round(sum(cpu for _, cpu in spent), 1),
     }
     (work / "training.json").write_text(json.dumps(figures), encoding="utf-8")
+
+
+def polished(pipeline: Any, scenes: list[Any], steps: int, seed: int) -> Any:
+    """The pipeline's autoencoder, its decoder trained on with what the denoiser makes of each scene's caption."""
+    import torch
+
+    from . import autoencoder, diffusion
+
+    captions = [scene.caption for scene in scenes] * DRAWINGS
+    drawn = diffusion.draw_captions(
+        pipeline, captions, steps=STEPS, guidance=GUIDANCE, seed=FIRST_SEED + seed, output="latent"
+    )
+    autoencoder.polish(pipeline.vae, torch.cat(list(drawn)), scenes, steps, seed)
+    return pipeline.vae
 
 
 class Stage:

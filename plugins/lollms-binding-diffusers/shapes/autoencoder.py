@@ -62,27 +62,61 @@ def train(scenes: list[Scene], steps: int, seed: int) -> AutoencoderTiny:
     """Train for `steps` steps on pictures and their edges; the latents' mean and variance are pulled to 0 and 1."""
     torch.manual_seed(seed)
     dice, model = random.Random(seed), new().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
+    optimizer, plan = _optimizer(model, steps)
     running = 1.0
     for step in range(steps):
         pictures = to_tensor([draw(dice.choice(scenes), dice) for _ in range(BATCH)])
         latents = model.encode(pictures).latents
         mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-        noise = NOISE * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(latents)
-        wrong = model.decode(latents + noise).sample - pictures
-        error = wrong.abs().mean()
-        edges = wrong.diff(dim=2).abs().mean() + wrong.diff(dim=3).abs().mean()
+        error, edges = _errors(model, latents, pictures)
         loss = error + edges + 0.02 * (mean.square().mean() + (deviation - 1).square().mean())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        plan.step()
+        _step(loss, model, optimizer, plan)
         running += max(0.02, 1 / (step + 1)) * (error.item() - running)
         if step % 100 == 0:
             _log.info("autoencoder step %d error %.4f edges %.4f", step, running, edges.item())
     return model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+
+def polish(model: AutoencoderTiny, latents: Tensor, scenes: list[Scene], steps: int, seed: int) -> None:
+    """Teach the decoder to draw what a caption says out of the latents that the denoiser makes of it.
+
+    `latents` are `(n, 16, 8, 8)`, one of each scene, again and again. The encoder, which the denoiser has learned from,
+    stays as it is.
+    """
+    torch.manual_seed(seed)
+    dice = random.Random(seed)
+    model.requires_grad_(False).to(memory_format=torch.channels_last)
+    model.decoder.requires_grad_(True)
+    optimizer, plan = _optimizer(model.decoder, steps)
+    for step in range(steps):
+        places = [dice.randrange(len(latents)) for _ in range(BATCH)]
+        pictures = to_tensor([draw(scenes[place % len(scenes)]) for place in places])
+        error, edges = _errors(model, latents[places], pictures)
+        _step(error + edges, model.decoder, optimizer, plan)
+        if step % 100 == 0:
+            _log.info("decoder step %d error %.4f edges %.4f", step, error.item(), edges.item())
+    model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+
+def _errors(model: AutoencoderTiny, latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """How far what the decoder makes of the latents, shaken a little, is from the pictures: in colours, in edges."""
+    noise = NOISE * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
+    wrong = model.decode(latents + noise).sample - pictures
+    return wrong.abs().mean(), wrong.diff(dim=2).abs().mean() + wrong.diff(dim=3).abs().mean()
+
+
+def _optimizer(part: nn.Module, steps: int) -> tuple[Any, Any]:
+    """An optimizer of the part's parameters, and the plan of its rate over so many steps."""
+    optimizer = torch.optim.AdamW(part.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
+
+
+def _step(loss: Tensor, part: nn.Module, optimizer: Any, plan: Any) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0)
+    optimizer.step()
+    plan.step()
 
 
 def training_scenes() -> list[Scene]:

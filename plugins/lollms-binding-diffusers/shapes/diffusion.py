@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -165,6 +165,30 @@ def teach_words(tokenizer: Any, text: CLIPTextModel, scenes: list[Scene], plan: 
         optimizer.step()
         if step % 50 == 0:
             _log.info("words step %d loss %.3f", step, loss.item())
+
+
+def draw_captions(
+    pipeline: Any,
+    captions: list[str],
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
+    batch: int = 56,
+    output: str = "np",
+) -> Iterator[Any]:
+    """What the pipeline makes of each caption, a batch at a time; the seeds count up from `seed`.
+
+    `output` is `np` for `(n, 64, 64, 3)` pictures of 0 to 1, or `latent` for what the decoder makes them of.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    for first in range(0, len(captions), batch):
+        part = captions[first : first + batch]
+        generators = [torch.Generator().manual_seed(seed + first + number) for number in range(len(part))]
+        yield pipeline(
+            part, num_inference_steps=steps, guidance_scale=guidance, generator=generators,
+            output_type=output, height=64, width=64,
+        ).images  # fmt: skip
 
 
 def _ids(tokenizer: Any, words: list[str]) -> torch.Tensor:

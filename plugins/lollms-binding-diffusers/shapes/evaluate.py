@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import torch
 
 from .captions import caption
 from .checker import ALIKE, read
+from .diffusion import draw_captions
 from .pictures import Scene, all_scenes, draw
 
 _log = logging.getLogger(__name__)
@@ -69,18 +71,11 @@ def model_score(
     from diffusers import AutoPipelineForText2Image
 
     pipeline = AutoPipelineForText2Image.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
     texts = captions or [scene.caption for scene in scenes]
     score, started = Score(), time.monotonic()
-    for first in range(0, len(scenes), batch):
-        part = scenes[first : first + batch]
-        generators = [torch.Generator().manual_seed(seed + first + number) for number in range(len(part))]
-        pictures = pipeline(
-            texts[first : first + batch], num_inference_steps=steps, guidance_scale=guidance,
-            generator=generators, output_type="np", height=64, width=64,
-        ).images  # fmt: skip
-        for scene, picture in zip(part, pictures, strict=True):
-            score.add(scene, read((picture * 255).round()))
+    drawn = draw_captions(pipeline, texts, steps=steps, guidance=guidance, seed=seed, batch=batch)
+    for scene, picture in zip(scenes, chain.from_iterable(drawn), strict=True):
+        score.add(scene, read((picture * 255).round()))
     return score, (time.monotonic() - started) / len(scenes)
 
 
@@ -111,9 +106,12 @@ def report(folder: Path, training: Path, *, every: int = 1) -> list[str]:
     ]
     if training.is_file():
         known = json.loads(training.read_text())
+        stages = (
+            f"{known['autoencoder_steps']} steps of the autoencoder, {known['steps']} of the diffusion model "
+            f"(batches of {known['batch']}) and {known['decoder_steps']} of the decoder alone"
+        )
         lines.append(
-            f"- Training: {known['autoencoder_steps']} steps of the autoencoder and {known['steps']} of the diffusion "
-            f"model (batches of {known['batch']}), seed {known['seed']}: {known['cpu_minutes']:g} minutes of CPU time "
+            f"- Training: {stages}, seed {known['seed']}: {known['cpu_minutes']:g} minutes of CPU time "
             f"on {known['threads']} cores, {known['minutes']:g} on the clock."
         )
     lines += ["", "| captions | pictures | met | wrong shape | colour | background | place |"]

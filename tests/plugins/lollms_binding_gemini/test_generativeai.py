@@ -40,8 +40,8 @@ def run(*command: str | Path, limit: float = LIMIT) -> str:
 def test_given_the_extra_is_installed_when_the_seam_is_tested_then_it_holds(tmp_path: Path) -> None:
     python = tmp_path / "env/bin/python"
     kernel, plugin = f"{ROOT}/kernel[testing]", f"{ROOT}/plugins/lollms-binding-gemini[generativeai]"
-    run(sys.executable, "-m", "venv", tmp_path / "env")
-    run(python, "-m", "pip", "install", "--quiet", "--no-compile", kernel, plugin)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile", kernel, plugin)
 
     # Its own warnings about its end are no errors here.
     quiet = ("-p", "no:cacheprovider", "-W", "ignore::FutureWarning")

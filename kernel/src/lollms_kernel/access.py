@@ -142,7 +142,9 @@ class Access:
             raise RateLimited(
                 f"The API key '{grant.name}' may make {limit} requests per minute.",
                 hint="Wait as long as the header Retry-After says.",
-                retry_after=used[0] + WINDOW - now,
+                retry_after=min(
+                    max(used[0] + WINDOW - now, 0.001), WINDOW
+                ),  # rounded, it may miss either end
             )
         used.append(now)
 

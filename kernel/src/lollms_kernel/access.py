@@ -139,12 +139,11 @@ class Access:
         while used and used[0] <= now - WINDOW:
             used.popleft()
         if len(used) >= limit:
+            wait = used[0] + WINDOW - now  # rounded, it may miss either end of what is possible
             raise RateLimited(
                 f"The API key '{grant.name}' may make {limit} requests per minute.",
                 hint="Wait as long as the header Retry-After says.",
-                retry_after=min(
-                    max(used[0] + WINDOW - now, 0.001), WINDOW
-                ),  # rounded, it may miss either end
+                retry_after=min(max(wait, 0.001), WINDOW),
             )
         used.append(now)
 

@@ -76,9 +76,11 @@ async def test_two_who_want_it_at_once_fetch_it_once(
 ) -> None:
     monkeypatch.setattr(single, "LOOK_AGAIN", 0.05)
     hub.storage.frame_delay = 0.01
+    waiting = Fetching(hub, fetching.target.parents[1])
     async with asyncio.timeout(LIMIT):
-        await asyncio.gather(fetching.run(), fetching.run())
+        await asyncio.gather(fetching.run(), waiting.run())
     assert len(hub.storage.received) == 1
+    assert set(waiting.told) == {0}  # it says that it is alive
     assert len(fetching.content) > 3 * MIB
     assert fetching.target.read_bytes() == fetching.content
 

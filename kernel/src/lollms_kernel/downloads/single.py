@@ -32,11 +32,13 @@ async def fetch_file(
     """Have the file that `wanted` describes at `target`: whole and verified, or not there at all.
 
     What has come lies in `part`, on the same disk; interrupted or cancelled, it stays there, and the next call goes on
-    with it. `tell` hears now and then how far it is. One process at a time works on a file: others wait for it.
+    with it. One process at a time works on a file: others wait for it. `tell` hears now and then how far it is, also
+    while it waits.
     Raises DownloadFailed, or what a refusal of the hub means; Unavailable and RateLimited may pass by themselves.
     """
     settings = settings or DownloadsConfig()
-    while (opened := Part.open(part)) is None:  # noqa: ASYNC110 - it belongs to another process
+    while (opened := Part.open(part)) is None:
+        tell(wanted)
         await asyncio.sleep(LOOK_AGAIN)
 
     async def save(download: Download) -> None:

@@ -57,7 +57,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(source: ModelSource, settings: DiffusersSettings, root: Path) -> LoadedModel:
-    """Load one model, all of which is on this machine. Raises ModelLoadFailed with what is wrong and the cure."""
+    """Load one model, whose weights are on this machine. Raises ModelLoadFailed with what is wrong and the cure."""
     started = time.perf_counter()
     if source.problem is not None:
         raise ModelLoadFailed(f"Model '{source.name}' is not loaded: {source.problem}.")
